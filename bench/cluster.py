@@ -13,6 +13,7 @@ import pickle
 import signal
 import statistics
 import time
+from collections import deque
 from contextlib import ExitStack
 from typing import Any
 
@@ -35,12 +36,13 @@ WORKERS, IN_FLIGHT = 4, 2
 class Bench:
     """An engine of one kind, with its workers ready."""
 
-    def __init__(self, kind: str, stack: ExitStack, workers: int = WORKERS) -> None:
+    def __init__(self, kind: str, stack: ExitStack, workers: int = WORKERS, machines: int = 2) -> None:
         self.hub = LocalReactor()
         stack.callback(self.hub.close)
         if kind != "local":
-            self.engine, self.machines = open_remote(self.hub, stack, encrypted=kind == "agents, TLS")
-            wait_until(self.hub, lambda: len(self.engine._nodes) == 2)
+            encrypted = kind == "agents, TLS"
+            self.engine, self.machines = open_remote(self.hub, stack, encrypted=encrypted, agents=machines)
+            wait_until(self.hub, lambda: len(self.engine._nodes) == machines)
         else:
             page = ProgressPage()
             stack.callback(page.close)
@@ -57,16 +59,16 @@ class Bench:
         while ready < workers:
             ready += sum(type(each) is Ready for _, each in self.heard())
 
-    def start(self, slot: int, life: int) -> None:
+    def start(self, slot: int, life: int, function: str = "builtins:abs", **given: Any) -> None:
         groups = (OutputGroup("default", ("out",), PICKLED),)
-        reference, arguments = Reference("builtins", "abs"), pickle.dumps(((), {}))
+        reference, arguments = Reference(*function.split(":")), pickle.dumps(((), given))
         spec = WorkerSpec("work", f"w{slot}", "r", slot, reference, arguments, ("in",), groups)
         self.engine.start(spec, life)
 
     def heard(self) -> list[tuple[int, Any]]:
         return [(each.slot, each.message) for each in self.hub.wait(5.0) if isinstance(each, MessageReceived)]
 
-    def grant(self, slot: int, payload: bytes, count: int) -> None:
+    def grant(self, slot: int, payload: Any, count: int) -> None:
         self.leases += 1
         self.engine.send(slot, Grant(self.leases, 0.05, (GrantedRange(self.leases, 0, count, 1, 0, PICKLED, payload),)))
 
@@ -90,6 +92,41 @@ def chunks(kind: str, items: int, seconds: float = 3.0) -> tuple[float, float]:
                         done += 1
                         bench.grant(slot, data, items)
         return done / spent, (time.process_time() - cpu) / done * 1e6
+
+
+def arrays(kind: str, machines: int, size: int = 1 << 20, seconds: float = 3.0) -> tuple[float, float]:
+    """MB/s of arrays from a worker through the supervisor to another, and the processor time of a MiB here, in ms.
+
+    With two machines each array goes over the network twice: in, and out. With one it goes in only, and is read in
+    place where it was made.
+    """
+    with ExitStack() as stack:
+        bench, done, ready = Bench(kind, stack, 0, machines), 0, 0
+        bench.start(0, 1, "numpy:full", fill_value=1)
+        bench.start(1, 1, "numpy:max")
+        while ready < 2:
+            ready += sum(type(each) is Ready for _, each in bench.heard())
+        encoder = item_codec.ItemEncoder(1 << 30)
+        count = item_codec.encode_payload([encoder.encode_item(size // 8)])
+        waiting: deque[Any] = deque()  # a queue between them, of four arrays
+        makes = reads = 0
+        began, cpu = time.perf_counter(), time.process_time()
+        while (spent := time.perf_counter() - began) < seconds:
+            while makes < IN_FLIGHT and makes + len(waiting) < 4:
+                bench.grant(0, count, 1)
+                makes += 1
+            while reads < IN_FLIGHT and waiting:
+                bench.grant(1, waiting.popleft(), 1)
+                reads += 1
+            for slot, message in bench.heard():
+                if type(message) is Reply and slot == 0:
+                    makes -= len(message.acks)
+                    waiting.extend(output.payload for output in message.outputs)
+                elif type(message) is Reply:
+                    reads -= len(message.acks)
+                    done += len(message.acks)
+        waiting.clear()
+        return done * size / spent / 1e6, (time.process_time() - cpu) / max(done, 1) / (size >> 20) * 1e3
 
 
 def there_and_back(kind: str, times: int = 2000) -> float:
@@ -150,6 +187,18 @@ def main() -> None:
             print(f"{kind:11} chunks of {items:5,}: {rate:8,.0f} a second, {cost:5.0f} us each here", flush=True)
         print(f"{kind:11} there and back: {there_and_back(kind):.3f} ms", flush=True)
         print(f"{kind:11} worker killed, successor ready: {killed(kind):.1f} ms", flush=True)
+    rows = [("local", 1)] + [(kind, machines) for kind in ("agents", "agents, TLS") for machines in (1, 2)]
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {row: [] for row in rows}
+    for _ in range(5):  # interleaved, because the machine may be busy with something else
+        for row in rows:
+            found[row].append(arrays(*row, seconds=seconds / 3))
+    for (kind, machines), each in found.items():
+        ratios = [rate / anchor for (rate, _), (anchor, _) in zip(each, found["local", 1], strict=True)]
+        rate, cost = (statistics.median(values) for values in zip(*each, strict=True))
+        print(
+            f"{kind:11} arrays of 1 MiB, {machines} machine{'s' * (machines > 1)}: {rate:5,.0f} MB/s,"
+            f" {statistics.median(ratios):.2f} of local, {cost:.2f} ms a MiB here"
+        )
     print(f"agent killed, its workers told as lost: {agent_killed():.0f} ms")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runner.hookspecs import WorkerInfo, hookimpl
     from runner.model import Config
     from runner.problems import Problem
+    from runner.streamed_runs import Stream, stream
     from runner.tasks import Context, DeadLetter, Inbox, Outbox, TaskFunction, To, task
     from runner.version import __version__
 
@@ -28,6 +29,7 @@ _HOMES = {
     "runner.hookspecs": "WorkerInfo hookimpl",
     "runner.model": "Config",
     "runner.problems": "Problem",
+    "runner.streamed_runs": "Stream stream",
     "runner.tasks": "Context DeadLetter Inbox Outbox TaskFunction To task",
     "runner.version": "__version__",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "Retry",
     "RunnerError",
     "ShutDown",
+    "Stream",
     "TaskFunction",
     "TaskResult",
     "To",
@@ -55,6 +58,7 @@ __all__ = [
     "hookimpl",
     "load",
     "run",
+    "stream",
     "task",
 ]
 

@@ -1,6 +1,6 @@
 """runner from Python: `runner.load` and `runner.run`, the same as the commands.
 
-    file ──▶ load ──▶ Config ──▶ run ──▶ Result
+    file ──▶ load ──▶ Config ──▶ run ──▶ Result (what came of collected queues with it)
                                   │
                                   └──▶ sys.stdout, sys.stderr (what the tasks print; runner's own messages)
 
@@ -16,18 +16,20 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UsageError
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import TextIO
 
     from runner import events
     from runner.engines.reactor import LocalReactor
+    from runner.fed_runs import FedQueues
     from runner.ledger.balance import Balance, ItemCounts
     from runner.model import Config
     from runner.runs import OutputOptions
@@ -69,7 +71,8 @@ class Result:
     `exit_code` is what the command would end with (0: all done, nothing dead), `seconds` how long it took,
     `headline` the balance (`str` of it is the last line of the summary), `queues` the counts of each queue,
     `reasons` why it stopped early, `unfinished` the tasks without inputs that had not ended by themselves (a source
-    among them had more), `state` the folder in which its dead letters are kept.
+    among them had more), `state` the folder in which its dead letters are kept,
+    `collected` the items of each queue that was to be collected, in the order of their arrival.
     """
 
     run: str
@@ -83,6 +86,7 @@ class Result:
     left_behind: tuple[str, ...] = ()
     state: Path | None = None
     unfinished: tuple[str, ...] = ()
+    collected: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -115,15 +119,21 @@ def load(
     *,
     params: Mapping[str, Any] | None = None,
     set: Mapping[str, Any] | None = None,  # noqa: A002  the name of the option
+    feed: Collection[str] = (),
+    collect: Collection[str] = (),
 ) -> Config:
     """Read and check a file without executing anything of its project; ConfigError has all problems.
 
     `params` are values of its params, as `-p`; `set` are keys, as `--set`: `{"tasks.bake.workers": 2}`.
+    `feed` and `collect` name queues that the program will feed and collect, so no task need write or read them.
     """
     from runner import check
 
-    config = read_config(file, params, set)
-    check.raise_if_errors(check.check_file(config), config)
+    checked = config = read_config(file, params, set)
+    if feed or collect:
+        feed, collect = ([given] if isinstance(given, str) else given for given in (feed, collect))
+        checked = fed_queues(config, dict.fromkeys(feed, ()), collect).config
+    check.raise_if_errors(check.check_file(checked), config)
     return config
 
 
@@ -146,6 +156,8 @@ def run(
     set: Mapping[str, Any] | None = None,  # noqa: A002  the name of the option
     tasks: Collection[str] = (),
     skip: Collection[str] = (),
+    feed: Mapping[str, Iterable[Any]] | None = None,
+    collect: Collection[str] = (),
     quiet: bool = False,
     on_event: Callable[[events.Event], None] | None = None,
 ) -> Result:
@@ -153,27 +165,88 @@ def run(
 
     `file` is a path, or what `load` has returned. `params` and `set` are as in `load`; `tasks` are the only ones to
     run, `skip` those not to run. Output of tasks goes to sys.stdout and sys.stderr, runner's own messages to
-    sys.stderr; `quiet`: only errors. `on_event` is called with each event, in this thread; it must be quick. Like the
+    sys.stderr; `quiet`: only errors.
+
+    `feed` gives items to queues: `{"paths": ["a", "b"]}`; a source all of whose queues are fed does not run.
+    `collect` names queues whose items are wanted, in `Result.collected`: a queue without a reader gets one, of others
+    it is a copy. What a feed raises is raised here, once all that it had given is done.
+
+    `on_event` is called with each event, in this thread; it must be quick. Like the
     command's, the run leaves its record, unless `set={"run.record": 0}` says otherwise.
 
     In the main thread, signals stop the run as they stop the command: the first drains, the second ends at once.
     When the run is over the signal goes on to the program; Ctrl-C raises `Interrupted`, a KeyboardInterrupt.
     """
+    config = configure(file, params, set, tasks, skip)
+    from runner import runs
+
+    if not feed and not collect:
+        with only_run(), writable_descriptor(sys.stdout) as out, writable_descriptor(sys.stderr) as err:
+            result = run_config(config, runs.OutputOptions(out, err, quiet=quiet, on_event=on_event))
+        _raise_signal(result)
+        return result
+    queues = fed_queues(config, feed, collect)
+    with queues, only_run(), writable_descriptor(sys.stdout) as out, writable_descriptor(sys.stderr) as err:
+        result = run_config(queues.config, runs.OutputOptions(out, err, quiet=quiet, on_event=on_event))
+    ended = without_added_tasks(result, queues.collected)
+    _raise_signal(ended)
+    raise_feed_error(queues, result)
+    return ended
+
+
+def configure(
+    file: str | os.PathLike[str] | Config,
+    params: Mapping[str, Any] | None,
+    sets: Mapping[str, Any] | None,
+    tasks: Collection[str],
+    skip: Collection[str],
+) -> Config:
+    """Return what is to be run: a file that is read now, or what `load` has returned, with the tasks that are meant."""
     from runner.model import Config
 
-    if isinstance(file, Config) and (params or set):
+    if isinstance(file, Config) and (params or sets):
         raise UsageError("`params` and `set` apply while a file is read; give them to `load`")
-    config = file if isinstance(file, Config) else read_config(file, params, set)
-    from runner import runs
+    config = file if isinstance(file, Config) else read_config(file, params, sets)
     from runner.config import select_tasks
 
     tasks, skip = ([given] if isinstance(given, str) else given for given in (tasks, skip))
-    config = select_tasks(config, tasks, skip)
+    return select_tasks(config, tasks, skip)
 
-    with only_run(), writable_descriptor(sys.stdout) as out, writable_descriptor(sys.stderr) as err:
-        result = run_config(config, runs.OutputOptions(out, err, quiet=quiet, on_event=on_event))
-    _raise_signal(result)
-    return result
+
+def fed_queues(
+    config: Config,
+    feed: Mapping[str, Iterable[Any]] | None,
+    collect: Collection[str],
+    put: Callable[[str, Any], None] | None = None,
+) -> FedQueues:
+    """Return the file with its queues fed and collected, unless something of it is wrong, or nobody could go on."""
+    from runner import check
+    from runner.fed_runs import FedQueues
+
+    check.raise_if_errors(config.problems, config)
+    if config.run.durable:
+        raise UsageError(
+            f"{config.file} is durable, and a run that is fed or collected cannot be: another life of it would not have"
+            ' the items of this program; say set={"run.durable": False}'
+        )
+    return FedQueues(config, feed or {}, [collect] if isinstance(collect, str) else collect, put)
+
+
+def raise_feed_error(queues: FedQueues, result: Result) -> None:
+    """Raise what a feed has raised, or RunnerError if an item of it could not be sent."""
+    failures = {task.name: task.why for task in result.tasks.values() if task.how == "failed"}
+    queues.raise_feed_error(failures, str(result.headline))
+
+
+def without_added_tasks(result: Result, collected: dict[str, list[Any]]) -> Result:
+    """Return the result without the tasks that feed and collect, and with what was collected."""
+    from runner.fed_runs import is_added_task
+
+    return replace(
+        result,
+        tasks={name: task for name, task in result.tasks.items() if not is_added_task(name)},
+        collected=collected,
+    )
 
 
 def run_config(

@@ -15,6 +15,7 @@ from runner.cluster.authority import make_identities
 from runner.cluster.encryption import Handshake, server_context
 from runner.cluster.sent_code import imported_paths, pack_code, plugin_paths
 from runner.cluster.versions import installed_versions
+from runner.engines import process_setup
 from runner.engines.launcher import JOIN_VARIABLE, Launcher
 from runner.engines.nodes import open_listener
 from runner.engines.remote import RemoteEngine
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
-    from runner.engines.remote import PrintOutput
+    from runner.engines.remote_output import PrintOutput
+    from runner.shm.registry import ArenaRegistry
     from runner.supervisor.plan import Plan
     from runner.transport.frame_link import ByteStream
     from runner.transport.peer_proof import PeerProof
@@ -45,6 +47,7 @@ def open_remote_engine(
     reactor: LocalReactor,
     print_output: PrintOutput,
     finish_output: Callable[[str], None],
+    arenas: ArenaRegistry,
     stack: ExitStack,
 ) -> RemoteEngine:
     """Listen, and return the engine of a run's processes, which `stack` closes.
@@ -60,6 +63,8 @@ def open_remote_engine(
     stack.callback(listener.close)
     prove, made = _open_proof(plan, address)
     tasks = [task for task in plan.tasks.values() if task.mode == "process"]
+    with contextlib.suppress(ResourceError):  # without room for twins of their arenas, items travel in messages
+        process_setup.raise_open_files_limit(sum(len(task.config.workers) for task in tasks), 0)
     weighed = [task.name for task in tasks if task.config.lifespan and task.config.lifespan.memory is not None]
     engine = RemoteEngine(
         reactor,
@@ -75,6 +80,7 @@ def open_remote_engine(
         weighed_tasks=weighed,
         max_nodes=settings.nodes,
         resources={task.name: task.config.resources for task in tasks if task.config.resources is not None},
+        arenas=arenas,
     )
     stack.callback(engine.close)
     text = write_join_file(made)

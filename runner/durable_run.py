@@ -55,7 +55,8 @@ class DurableRun:
         from runner.transport.lease_page import CELLS_FILE, LeasePage, LeasePageHead
 
         letters = {task.config.dead for task in plan.tasks.values() if task.config.dead is not None}
-        self.folder.begin_life(plan.command, letters)
+        lanes = {name: queue.lane for name, queue in plan.queues.items() if queue.lane}
+        self.folder.begin_life(plan.command, letters, lanes)
         replace_damaged(self.folder.image, self.folder.damaged_chunks)
         path, boot = self.folder.path / CELLS_FILE, boot_id()
         self._blame_executed(path, boot)

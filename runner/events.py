@@ -121,8 +121,8 @@ class Spent:
     `starting`: from its start until it is ready. `item`: ready, and waiting for an item, or an item is on its way.
     `executing`: in the task function (a source: making items). `encoding`: turning items into bytes and back.
     `room`: an output is at its bound. `turn`: its task has not begun (`after`), or `rate`, `lane`, `ordered` or a
-    back-off holds the next item back. `ended`: no more will come for it: it is torn down, or gone; of a
-    range of workers, it was not there, or is not any more.
+    back-off holds the next item back. `ended`: no more will come for it: it is torn down, or gone; where
+    the number of workers changes, it was not there, or is not any more.
     """
 
     starting: float = 0.0
@@ -148,7 +148,9 @@ class WorkerNow:
     """One worker: what it is doing now (one of `STATES`), and all it has done since the run began.
 
     `items` it took or made; `cpu` is its processor time in seconds, `memory` its peak in bytes, that of its process:
-    None for a thread.
+    None for a thread. `item_age` is how long it has been at its present item, in seconds, as seen a few times a second;
+    None where that is not known: it waits, it is a source, or it has many at a time (`async def`). `node` is its
+    machine, or the last one that it had, if that is not this one.
     """
 
     name: str
@@ -158,6 +160,34 @@ class WorkerNow:
     items: int = 0
     cpu: float = 0.0
     memory: int | None = None
+    item_age: float | None = None
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSummary:
+    """One machine of a run: `joined` and `left` are seconds since the run began; `left` None: it stayed to the end.
+
+    `why` it left. `workers` is how many were started there. `sent` and `received` are the bytes that the supervisor
+    sent to it and received from it. `sending` and `receiving` are shares of its time (0 to 1) in which more was to be
+    sent, in that direction, than the network took; 0 also where the system does not tell. `round_trip` is the last
+    time, in seconds, until the other machine confirmed what it was sent; None: not known.
+    """
+
+    name: str
+    host: str = ""
+    places: int = 0
+    cpus: int = 0
+    memory: int = 0
+    joined: float = 0.0
+    left: float | None = None
+    why: str = ""
+    workers: int = 0
+    sent: int = 0
+    received: int = 0
+    sending: float = 0.0
+    receiving: float = 0.0
+    round_trip: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +226,23 @@ class TaskSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class FullestBucket:
+    """The bucket of a queue with lanes in which the most items waited: its number, of how many there are.
+
+    The first of its `items` had waited for `seconds`, as far as is known: arrivals are noted four times a second.
+    """
+
+    number: int
+    buckets: int
+    items: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class QueueSummary:
     """One queue at the end: `put` = `done` + `dead` + `dropped` + `left`, the sums over all its readers' copies.
 
-    `most` is the longest that it was seen to be.
+    `most` is the longest that it was seen to be; `fullest` its fullest bucket when that held the most, if it has lanes.
     """
 
     name: str
@@ -209,6 +252,7 @@ class QueueSummary:
     dropped: int = 0
     left: int = 0
     most: int = 0
+    fullest: FullestBucket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +263,7 @@ class RunEnded(Event):
     say why it ended before its tasks had; `unfinished` are the tasks without inputs that had not ended by themselves (a
     source among them had more); `unbalanced` names queues that do not add up, which is runner's own fault.
     `idle` is the share of the processors' time in which they had nothing to do, neither for the run nor for others;
-    `cpu` the processor time, in seconds, of runner's own process, with its threads.
+    `cpu` the processor time, in seconds, of runner's own process, with its threads. `nodes` are the other machines.
     """
 
     run: str
@@ -239,6 +283,7 @@ class RunEnded(Event):
     idle: float | None = None
     cpu: float = 0.0
     unfinished: tuple[str, ...] = ()
+    nodes: tuple[NodeSummary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,10 +434,14 @@ class Stack(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunStopping(Event):
-    """The run stops before its tasks have ended: sources stop, what is queued drains until `until`."""
+    """The run stops before its tasks have ended: sources stop, what is queued drains until `until`.
+
+    `drains` is False when a run is halted: only what workers hold already may end until then.
+    """
 
     why: str
     until: float
+    drains: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,8 @@ class QueueConfig:
     fanout: Fanout | None = None
     full: Full = "wait"
     order: Order = "fifo"
+    #: The field that says of which lane an item is; "": there are none.
+    lane: str = ""
     #: The file says no `size`: more than the default may be under way where readers are quick.
     elastic: bool = False
     loop: bool = False
@@ -172,6 +174,7 @@ class TaskConfig:
     mode: Mode | None = None
     workers: tuple[str, ...] = ()  # their names; with a range, of the most
     least_workers: int = 0  # of a range; 0: their number is fixed
+    auto_workers: bool = False  # the file says "auto"
     concurrency: int = 100
     batch: Batch | None = None
     ordered: bool = False

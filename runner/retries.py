@@ -55,6 +55,9 @@ class _KeptLetter(Struct):
     kept: dict[str, int] | None = None
     not_kept: str = "an older runner wrote its letter"
     letter: FailureText | None = None
+    #: By which field its queue had lanes, and the bucket of its lane.
+    lane: str = ""
+    bucket: int = 0
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -306,7 +309,8 @@ def retry_plan(plan: Plan, chosen: ChosenLetters) -> tuple[Plan, dict[str, str]]
     items, new_ids = [], {}
     for letter, payload in zip(kept, payloads, strict=True):
         if isinstance(payload, bytes):
-            items.append(RetriedItem(letter.queue, letter.task, payload, letter.letter))
+            bucket = letter.bucket if letter.lane == plan.queues[letter.queue].lane else 0
+            items.append(RetriedItem(letter.queue, letter.task, payload, letter.letter, bucket))
             new_ids[letter.id] = f"{len(items)}.0"
     return _with_items(plan, chosen, tuple(items), refused), new_ids
 

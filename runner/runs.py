@@ -27,6 +27,7 @@ from runner.engines import process_setup
 from runner.engines.base import EngineContext
 from runner.engines.reactor import LocalReactor, RealClock
 from runner.errors import UnsafeFolder
+from runner.fed_runs import is_added_task
 from runner.model import CLUSTER_ENGINES
 from runner.plugins.hooks import Listeners, offered_engines
 from runner.plugins.plugin import changed_environment
@@ -50,7 +51,7 @@ from runner.transport.messages import PICKLED
 from runner.transport.progress_page import ProgressPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from runner.engines.base import Engine
@@ -77,6 +78,7 @@ class OutputOptions:
     `out` and `err` are the descriptors to write to. `keep_record`: the run leaves its record, and its summary says what
     each task did. `progress` is the display, `events_file` the file for events, `log_format` and `log_file` the log.
     `on_event` is called with each event. `write_page` writes the report, and returns a line that says where it is.
+    `beside_caller`: the program goes on in other threads meanwhile, and keeps its output and its standard input.
     """
 
     out: int = 1
@@ -92,6 +94,7 @@ class OutputOptions:
     log_file: str | None = None
     on_event: Callable[[events.Event], None] | None = None
     write_page: Callable[[RunRecord], str] | None = None
+    beside_caller: bool = False
 
 
 def prepare_plan(config: Config, choice: PluginPolicy | None = None) -> Plan:
@@ -213,9 +216,7 @@ def _held_file(plan: Plan, publish: Callable[[events.Event], None]) -> AbstractC
         return contextlib.nullcontext()
     from runner.store.file_lock import hold_file  # few files ask for it
 
-    def tell(text: str) -> None:
-        publish(events.Notice(RealClock().now(), text))
-
+    tell = lambda text: publish(events.Notice(RealClock().now(), text))  # noqa: E731  one line
     return hold_file(plan.settings.state, file, waits=how == "wait", tell=tell)
 
 
@@ -225,7 +226,7 @@ class _RunOutput:
     def __init__(self, plan: Plan, options: OutputOptions) -> None:
         settings, log = plan.settings, plan.settings.log
         self._options = options
-        self._records = None
+        self._records = self._display = None
         if options.keep_record and settings.record:  # first: UnsafeFolder if others decide what is in its folder
             run_folders.check_state_folder(settings.state)
             self._records = RecordFile(settings.state, plan.run_id)
@@ -239,18 +240,17 @@ class _RunOutput:
             from runner.report.log import open_log
 
             lines = open_log(plan.run_id, options.log_format, options.log_file)
-        self.printer = Printer(
-            options.out, options.err, log=log, color=options.color, mask=plan.secret_mask, lines=lines
-        )
+        mask, color = plan.secret_mask, options.color
+        self.printer = Printer(options.out, options.err, log=log, color=color, mask=mask, lines=lines)
+        self.printer.beside_caller = options.beside_caller
         self._console = Console(self.printer, plan, quiet=options.quiet, verbose=options.verbose)
-        self._display = None
         if options.progress != "none" and not options.quiet:
             from runner.report.displays import create_display
 
             self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
         told = (self._recorder, self._console, self._display, self._journal)
-        own = [] if options.on_event is None else [options.on_event]
-        self._subscribers = [*(each.handle_event for each in told if each is not None), *own]
+        heard = [each.handle_event for each in told if each is not None]
+        self._subscribers = [*heard, *filter(None, [options.on_event])]
 
     def publish(self, event: events.Event) -> None:
         """Tell all of them."""
@@ -361,11 +361,11 @@ def execute_plan(
         outcome = supervisor.run()
         if durable is not None:
             durable.end_life(outcome)
-    left: Sequence[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
+    left: Iterable[str] = getattr(engines.get("thread"), "names_left_running", tuple)()
     return replace(
         outcome,
         ended=hide_secrets(outcome.ended, plan.secret_mask),
-        left_behind=tuple(left),
+        left_behind=tuple(name for name in left if not is_added_task(name)),
         letters_kept=letters.file.written_count + (0 if durable is None else len(durable.folder.image.dead_items)),
         items_not_kept=letters.not_kept,
         trouble=letters.file.write_error,
@@ -393,9 +393,10 @@ class _RunDeadLetters(DeadLetterSink):
     def store_letter(self, given_up: GivenUp, preview: str, kept: KeptItem | None = None) -> None:
         """Write it down, and the item's bytes."""
         evidence: FailureEvidence = given_up.evidence
-        letter = {"id": given_up.item_range.item_id, "queue": given_up.queue}
-        for word in ("task", "worker", "attempts", "error", "traceback"):
-            letter[word] = getattr(evidence.text, word)
+        letter: dict[str, Any] = {"id": given_up.item_range.item_id, "queue": given_up.queue}
+        letter |= {word: getattr(evidence.text, word) for word in ("task", "worker", "attempts", "error", "traceback")}
+        if lane := self._plan.queues[given_up.queue].lane:  # to be in the same lane when it is given again
+            letter |= {"lane": lane, "bucket": given_up.item_range.chunk.bucket}
         self.file.append({**letter, "preview": preview, "output": evidence.output, **self._keep_item(given_up, kept)})
 
     def _keep_item(self, given_up: GivenUp, kept: KeptItem | None) -> dict[str, Any]:
@@ -452,14 +453,15 @@ def _open_engines(
     attach = printer.attach_pipe if plan.settings.log == "prefix" else None
     local = plan.settings.engine == "local"
     arenas = None
-    if "process" in modes and local:  # first: the fork server must start before any thread does
-        from runner.engines.processes import ProcessEngine
-        from runner.engines.spawn import Spawner
+    if "process" in modes and (local or plan.settings.engine in CLUSTER_ENGINES):
         from runner.shm.registry import ArenaRegistry
 
+        stack.callback((arenas := ArenaRegistry()).close)
+    if arenas is not None and local:  # first: the fork server must start before any thread does
+        from runner.engines.processes import ProcessEngine
+        from runner.engines.spawn import Spawner
+
         process_tasks = [task for task in plan.tasks.values() if task.mode == "process"]
-        arenas = ArenaRegistry()
-        stack.callback(arenas.close)
         spawner = Spawner()
         needs_asyncio = any(task.shape.is_async for task in process_tasks)
         spawner.start_fork_server(plan.process_references, needs_asyncio, [task.config.env for task in process_tasks])
@@ -468,10 +470,10 @@ def _open_engines(
     if local and "thread" not in modes:
         return engines
     name_thread = _capture_threads(printer, stack) if plan.settings.log == "prefix" else None
-    if "process" in modes and plan.settings.engine in CLUSTER_ENGINES:
+    if arenas is not None and not local:
         from runner.cluster_run import open_remote_engine
 
-        engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, stack)
+        engines["process"] = open_remote_engine(plan, reactor, printer.feed, printer.finish_name, arenas, stack)
     elif "process" in modes and not local:
         assert plan.plugins is not None
         context = EngineContext(reactor, plan.process_references, attach, name_thread, plan.plugins.folder)
@@ -481,12 +483,11 @@ def _open_engines(
         from runner.engines.lifeline import Lifeline
         from runner.engines.threads import ThreadEngine
 
-        interval = sys.getswitchinterval()
         if "process" in modes:
+            stack.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(_SWITCH)
-            stack.callback(sys.setswitchinterval, interval)
         stack.callback(Lifeline().close)
-        stack.enter_context(shared_stdin.hide_stdin())
+        stack.enter_context(contextlib.nullcontext() if printer.beside_caller else shared_stdin.hide_stdin())
         engines["thread"] = ThreadEngine(reactor, name_thread, arenas, page if plan.settings.durable else None)
         stack.callback(engines["thread"].close)
     return engines

@@ -142,6 +142,10 @@ class Context(Protocol):
         """The item's name within the run; empty for a task without inputs."""
 
     @property
+    def node(self) -> str:
+        """The name of the worker's machine, as in `pid@node`; on one machine, the first part of its host's name."""
+
+    @property
     def stopping(self) -> bool:
         """True once the run has been asked to stop: a long loop should look at it and return."""
 

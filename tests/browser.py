@@ -119,9 +119,9 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
 
-    def open(self, page: Path) -> None:
+    def open(self, page: Path | str) -> None:
         self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         if not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.wait("Page.loadEventFired")
 
@@ -130,6 +130,14 @@ class Browser:
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def wait_for(self, expression: str) -> Any:
+        """What a piece of JavaScript gives in the page, once that is something."""
+        limit = time.monotonic() + 60
+        while not (found := self.value(expression)):
+            assert time.monotonic() < limit, f"{expression}: {found}"
+            time.sleep(0.02)
+        return found
 
     def press(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):

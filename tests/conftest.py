@@ -71,10 +71,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Bytecode, and Ctrl-C, for the hundreds of commands that are started here.
+    """Bytecode, Ctrl-C and Ctrl-\\, for the hundreds of commands that are started here.
 
     Where importing leaves no bytecode behind, each would compile runner anew; and a shell starts what it puts into the
-    background deaf to Ctrl-C, as would then be all that it starts.
+    background deaf to both keys, as would then be all that it starts.
     """
     if not WORKER:
         session.stash[shared_before] = shared_memory()
@@ -83,6 +83,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             rewrite_asserts(session.config)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def rewrite_asserts(config: pytest.Config) -> None:

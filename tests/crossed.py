@@ -5,7 +5,8 @@ by item, and what is decided over each item whose worker is gone. Then, for each
 was sent into it is what has ended in them, once each; what an ordered task sends has the order of its inputs; an only
 worker ends what it reads in the order of the queue; and nothing is left. Of queues that drop items, so many are missing
 as the balance says, and none of them was ever given to a worker; of queues with priorities, what is granted is never
-behind what waits.
+behind what waits. Of queues with lanes, an item begins only when all that came before it in its lane have ended, and
+no two workers execute items of one bucket at the same time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from lane_watch import LANES, LaneWatch, bucket_of, lane_of, lanes_hold
 from ranges import RandomDecisions, RangeOracle, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper
 
@@ -85,6 +87,7 @@ class CrossedFleet(FakeEngine):
         self.flying: dict[tuple[int, int], list[tuple[Any, Any]]] = defaultdict(list)
         #: Workers that are being killed: nothing that they say counts.
         self.hushed: set[tuple[int, int]] = set()
+        self.lanes: LaneWatch = LaneWatch(made)
 
     # -- what comes out ------------------------------------------------------------------------
 
@@ -113,10 +116,11 @@ class CrossedFleet(FakeEngine):
             ports[port].append(item)
         found = []
         for at, group in enumerate(worker.spec.output_groups):
-            ranks: dict[float, list[Item]] = defaultdict(list)
+            parts: dict[tuple[float, int], list[Item]] = defaultdict(list)
             for item in ports[group.port]:
-                ranks[self.rank(item) if group.has_priorities else 0.0].append(item)
-            found += [Output(at, len(items), 10 * len(items), items, (), rank) for rank, items in ranks.items()]
+                rank = self.rank(item) if group.has_priorities else 0.0
+                parts[rank, bucket_of(item, group.bucket_bits) if group.lane else 0].append(item)
+            found += [Output(at, len(items), 10 * len(items), items, (), *part) for part, items in parts.items()]
         return tuple(found)
 
     def rank(self, item: Item) -> float:
@@ -132,7 +136,9 @@ class CrossedFleet(FakeEngine):
         for output in message.outputs:
             for queue in worker.spec.output_groups[output.group_index].queues:
                 self.book.sent[queue] += output.payload
+        ended = list(ended)
         self.book.done[name] += ended
+        self.lanes.over(worker, name, [*ended, *(item for item, again in failures if not again)])
         for item, again in failures:
             if again:
                 self.book.again[name].add(item)
@@ -152,6 +158,7 @@ class CrossedFleet(FakeEngine):
         if again:
             self.book.again[task_name].add(item)
         else:
+            self.lanes.over(None, task_name, [item])
             self._fail(task_name, item)
 
     def _leave(self, worker: FakeWorker, *, last: bool = False) -> None:
@@ -200,7 +207,7 @@ class CrossedFleet(FakeEngine):
         if at < len(work) and late and spec.is_only_worker:
             self._tell(worker, grant, at, so_far, more=True)
             worker.told, so_far = at, _Answered()
-        elif at == len(work) or late or (so_far.failures and spec.ordered):
+        elif at == len(work) or late or (so_far.failures and spec.stops_at_failure):
             self._tell(worker, grant, at, so_far)
             return
         batch = work[at : at + (spec.batch or 1)]
@@ -209,6 +216,7 @@ class CrossedFleet(FakeEngine):
         outcomes = [self.script.outcome(spec.task, item, attempt, part.crashes) for part, item in batch]
         outcome = min(outcomes, key=("kill", "hang", "fail", "ok").index)
         seconds = sum(self.script.seconds(spec.task, item) for _, item in batch)
+        self.lanes.begin(worker, grant, at, [item for _, item in batch])
 
         def done() -> Any:
             if not worker.alive:
@@ -216,6 +224,8 @@ class CrossedFleet(FakeEngine):
             if outcome == "kill":
                 return self._die(worker)
             items = [item for _, item in batch]
+            is_over = outcome == "ok" or attempt >= spec.attempts
+            self.lanes.end(worker, grant, items if is_over else ())
             if outcome == "fail":
                 again = attempt < spec.attempts
                 so_far.failures.append(_failure(at - worker.told, len(batch), again=again))
@@ -263,6 +273,7 @@ class CrossedFleet(FakeEngine):
             worker.busy = True
             worker.suspect = worker.suspect or any(part.crashes for part, _ in work)
             outcome = self._outcome_of(worker, work)
+            self.lanes.begin(worker, grant, 0, [item for _, item in work])
             seconds = sum(self.script.seconds(worker.spec.task, item) for _, item in work)
             self.hub.at(seconds, lambda each=flying[-1], outcome=outcome: self._land(worker, each, outcome))
 
@@ -285,6 +296,7 @@ class CrossedFleet(FakeEngine):
         for grant, work in landed:
             failures: tuple[Failure, ...] = ()
             items = [item for _, item in work]
+            self.lanes.end(worker, grant, ())
             if outcome == "fail" and grant is each[0]:
                 again = work[0][0].attempt < worker.spec.attempts
                 failures = (_failure(0, len(work), again=again),)
@@ -451,6 +463,27 @@ def with_drops_and_orders(made: Plan, seed: int) -> Plan:
     return ranked
 
 
+def with_lanes(made: Plan, seed: int) -> Plan:
+    """The same topology, most of whose queues have lanes, and whose tasks keep no other order."""
+    draw = random.Random(f"lanes {seed}")
+    letters = {each.config.dead for each in made.tasks.values()}
+    share = 0.5 if any(queue.is_ranked or queue.drops for queue in made.queues.values()) else 0.8
+    queues = {
+        name: _with(queue, lane="customer", order="fifo", full="wait")
+        if name not in letters and draw.random() < share
+        else queue
+        for name, queue in made.queues.items()
+    }
+    tasks = {
+        name: _with(each, config=_with(each.config, ordered=False))
+        if any(queues[queue].lane for queue in each.config.inputs)
+        else each
+        for name, each in made.tasks.items()
+    }
+    laned: Plan = _with(made, queues=queues, tasks=tasks)
+    return laned
+
+
 def _planned(tasks: list[Any], queues: dict[str, QueueConfig]) -> Plan:
     made = plan(tasks, list(queues.values()))
     shapes = {each.name: Shape("async" if each.concurrency != 100 else "function") for each in tasks}
@@ -525,11 +558,13 @@ def run(  # noqa: C901  an oracle in one piece
                 else list(payload)
             )
             book.put[queue] += found
+            fleet.lanes.put(queue, found)
             book.by_sender[sender or "", queue] += found
         put(queue, chunks, sender)
 
     def passed(line: Any, payload: Any, size: int, sender: str, task_: str, worker: int) -> Any:
         book.put[line.queue] += payload
+        fleet.lanes.put(line.queue, payload)
         book.by_sender[sender, line.queue] += payload
         return pass_item(line, payload, size, sender, task_, worker)
 
@@ -547,6 +582,7 @@ def run(  # noqa: C901  an oracle in one piece
     supervisor.ledger.grant_lease = granted  # type: ignore[method-assign, assignment]
     supervisor.ledger.put = watched  # type: ignore[method-assign]
     supervisor.ledger.pass_item = passed  # type: ignore[method-assign, assignment]
+    fleet.lanes.supervisor, fleet.lanes.seed = supervisor, play.seed
 
     def look() -> None:
         ranges.look(supervisor)
@@ -560,26 +596,36 @@ def run(  # noqa: C901  an oracle in one piece
     return result, fleet, supervisor
 
 
-def check_ranges(seed: int, *, durable: bool = False, ranked: bool = False) -> int:
-    """Check a schedule in which tasks have ranges of workers, and any number at any time. Return the changes."""
+def check_ranges(seed: int, *, durable: bool = False, ranked: bool = False, laned: bool = False) -> Counter[str]:
+    """Check a schedule in which tasks have ranges of workers, and any number of these at any time."""
     draw, decisions = random.Random(f"interval {seed}"), RandomDecisions(seed)
     with pytest.MonkeyPatch.context() as patch:
         interval = draw.choice([0.01, 0.05, 0.5])
         patch.setattr(worker_scaling, "INTERVAL", interval)
         patch.setattr(worker_scaling.WorkerScaler, "decide", lambda self, load: decisions.decide(self, load))
-        return check(seed, durable=durable, ranked=ranked, interval=interval)["changes"]
+        return check(seed, durable=durable, ranked=ranked, laned=laned, interval=interval)
 
 
-def check(seed: int, *, durable: bool = False, ranked: bool = False, interval: float | None = None) -> Counter[str]:
+def check(
+    seed: int,
+    *,
+    durable: bool = False,
+    ranked: bool = False,
+    laned: bool = False,
+    interval: float | None = None,
+) -> Counter[str]:
     """One seed is one schedule; nothing may be lost, doubled, out of order or left in it.
 
-    Return the number of items that were `dropped`, and of `changes` of numbers of workers. `ranked`: some queues drop items, and
-    some have another order. With an `interval`, numbers of workers change, at most once in it.
+    Return how many items were `dropped`, how many of queues with lanes were `begun`, and the `changes` of numbers of
+    workers. `ranked`: some queues drop items, and some have another order. `laned`: most have lanes. With an
+    `interval`, numbers of workers change, at most once in it.
     """
     items = random.Random(f"items {seed}").choice([1, 5, 20, 100])
     made = with_drops_and_orders(topology(seed), seed) if ranked else topology(seed)
+    made = with_lanes(made, seed) if laned else made
     made = made if interval is None else with_ranges(made, seed)
-    result, fleet, _ = run(made, script(seed), items, durable=durable, interval=interval or 1.0)
+    watch = lanes_hold if laned else None
+    result, fleet, _ = run(made, script(seed), items, watch, durable=durable, interval=interval or 1.0)
     book = fleet.book
     dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
     assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"
@@ -588,10 +634,11 @@ def check(seed: int, *, durable: bool = False, ranked: bool = False, interval: f
     dropped = everything_ends_once(made, fleet, result.lines, seed)
     for each in made.tasks.values():
         if each.config.inputs and each.config.ordered:
-            leaves_in_order(each, book, {name: queue.order for name, queue in made.queues.items()}, seed)
+            orders = {name: "lanes" if queue.lane else queue.order for name, queue in made.queues.items()}
+            leaves_in_order(each, book, orders, seed)
         if each.config.inputs and not each.config.ordered:
             ends_in_order(made, each, book, seed)
-    return Counter(dropped=dropped, changes=fleet.changes)
+    return Counter(dropped=dropped, changes=fleet.changes, begun=fleet.lanes.begun)
 
 
 def everything_ends_once(made: Plan, fleet: CrossedFleet, lines: Any, seed: int) -> int:
@@ -649,8 +696,10 @@ def leaves_in_order(each: Any, book: Book, orders: dict[str, str], seed: int) ->
         for output in dict.fromkeys(each.config.outputs):
             if orders[output] == "priority":  # what leaves together is parted by its priorities
                 continue
-            left = [places[item[:-1]] for item in book.by_sender[each.name, output] if item[:-1] in places]
-            assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
+            sent = [item for item in book.by_sender[each.name, output] if item[:-1] in places]
+            for lane in range(LANES) if orders[output] == "lanes" else (None,):  # or by its lanes
+                left = [places[item[:-1]] for item in sent if lane in (None, lane_of(item))]
+                assert left == sorted(left), f"seed {seed}: {each.name} sent {left} into `{output}`"
 
 
 def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
@@ -658,7 +707,9 @@ def ends_in_order(made: Plan, each: Any, book: Book, seed: int) -> None:
     (queue, *others), config = each.config.inputs, each.config
     readers = [other for other in made.tasks.values() if queue in other.config.inputs]
     competes = len(readers) > 1 and made.queues[queue].fanout != "copy"
-    if others or competes or each.is_async or len(config.workers) > 1 or made.queues[queue].is_ranked:
+    if others or competes or each.is_async or len(config.workers) > 1:
+        return
+    if made.queues[queue].is_ranked or made.queues[queue].lane:
         return
     places = {item: at for at, item in enumerate(book.put[queue])}
     if len(places) == len(book.put[queue]):

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, plan, random_plan, task
+from lane_watch import LANES, LaneWatch, lane_of, lanes_hold
 from ranges import RandomDecisions, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper, indices
 
 from runner import worker_scaling
 from runner.engines.engine_events import SignalReceived
 from runner.ledger.balance import TaskTally
+from runner.ledger.leases import Again
 from runner.ledger.restore import MAX_CRASHES, mark_executed
 from runner.model import Backoff, QueueConfig, Restarts
 from runner.supervisor.loop import Supervisor
@@ -126,6 +128,9 @@ class Lives:
         self.executed: dict[str, list[Any]] = {}
         self.named: dict[str, Any] = {}
         self.crashes = self.cuts = self.drained = 0
+        #: Some of its queues have lanes: how many items of these were executed; and what draws the workers of each life.
+        self.laned_items = 0
+        self.other_workers: random.Random | None = None
         #: How many of its lives only drain.
         self.drain_share = 0.0
         #: By task and item: how often it has ended everything.
@@ -165,6 +170,8 @@ class Lives:
         self, life: int, crash_at: int | None, signals: list[tuple[float, int]], *, drains: bool = False
     ) -> bool:
         """Whether the run has come to its end."""
+        if self.other_workers is not None:
+            self._change_workers(self.other_workers)
         clock = FakeClock()
         hub = FakeReactor(clock)
         engine = DurableEngine(hub, self.script, self.source_items, self, life)
@@ -193,6 +200,8 @@ class Lives:
                 raise SupervisorCrash
 
         hub.check = check
+        if any(queue.lane for queue in self.plan.queues.values()):
+            self._watch_lanes(engine)
         for when, number in signals:
             hub.at(when, lambda number=number: SignalReceived(number))
         self.hand_over = lambda: supervisor._hand_over(keeper)
@@ -212,6 +221,45 @@ class Lives:
         if drains and self.result.exit_code < 128:
             self._check_drained(supervisor)
         return bool(self.result.exit_code < 128)
+
+    def _change_workers(self, draw: random.Random) -> None:
+        """Let other numbers of workers read the queues."""
+        tasks = {}
+        for name, each in self.plan.tasks.items():
+            workers = tuple(f"{name}-{at}" for at in range(draw.choice([1, 2, 5, 16])))
+            least = min(each.config.least_workers, len(workers) - 1)
+            config = replace(each.config, workers=workers, least_workers=least) if each.config.inputs else each.config
+            tasks[name] = replace(each, config=config)
+        self.plan = replace(self.plan, tasks=tasks)
+
+    def _watch_lanes(self, engine: DurableEngine) -> None:
+        """Follow what this life executes of queues with lanes, from what the last one has left."""
+        supervisor, lanes = engine.supervisor, LaneWatch(self.plan)
+        engine.lanes, lanes.supervisor, lanes.seed = lanes, supervisor, self.seed
+        lanes.restore(self.disk.image)
+        put, decide, check = supervisor.ledger.put, supervisor.retry_policy.decide_verdict, engine.hub.check
+
+        def watched(queue: str, chunks: Any, sender: str | None = None) -> None:
+            chunks = list(chunks)
+            for chunk in chunks:
+                if self.plan.queues[queue].lane:
+                    lanes.put(queue, chunk.payload)
+            put(queue, chunks, sender)
+
+        def decided(slot: Any, piece: Any, failure: Any, *, worker_died: bool = False) -> Any:
+            verdict = decide(slot, piece, failure, worker_died=worker_died)
+            if worker_died and not isinstance(verdict, Again):
+                lanes.over(None, slot.task.name, [self.named[piece.item_id]] if piece.item_id in self.named else [])
+            return verdict
+
+        def check_all() -> None:
+            check()
+            lanes_hold(supervisor)
+            self.laned_items, lanes.begun = self.laned_items + lanes.begun, 0
+
+        engine.hub.check = check_all
+        supervisor.ledger.put = watched  # type: ignore[method-assign]
+        supervisor.retry_policy.decide_verdict = decided  # type: ignore[method-assign]
 
     def _check_drained(self, supervisor: Supervisor) -> None:
         """A life that started no source has nothing left but what these have."""
@@ -318,21 +366,40 @@ def expected_items(lives: Lives) -> tuple[dict[str, Counter[Any]], dict[str, Cou
     return put, done
 
 
-def check_ranges(seed: int) -> Lives:
+def check_ranges(seed: int, *, laned: bool = False) -> Lives:
     """One seed is one run with all its lives, whose tasks have ranges of workers: any number at any time."""
     decisions = RandomDecisions(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker_scaling, "INTERVAL", random.Random(f"interval {seed}").choice([0.01, 0.1]))
         patch.setattr(worker_scaling.WorkerScaler, "decide", lambda self, load: decisions.decide(self, load))
-        return check_lives(seed, has_ranges=True)
+        return check_lives(seed, laned=laned, has_ranges=True)
 
 
-def check_lives(seed: int, drain_share: float = 0.0, fatal: float = 0.0, *, has_ranges: bool = False) -> Lives:
+def with_lanes(lives: Lives) -> None:
+    """Give lanes to most queues of a run; between two lives other numbers of workers read them."""
+    draw, made = random.Random(f"lanes {lives.seed}"), lives.plan
+    queues = {
+        name: replace(queue, lane="customer" if name != LETTERS and draw.random() < 0.8 else "")
+        for name, queue in made.queues.items()
+    }
+    tasks = {}
+    for name, each in made.tasks.items():
+        ordered = each.config.ordered and not any(queues[queue].lane for queue in each.config.inputs)
+        tasks[name] = replace(each, config=replace(each.config, ordered=ordered))
+    lives.plan = replace(made, queues=queues, tasks=tasks)
+    lives.other_workers = random.Random(f"workers {lives.seed}")
+
+
+def check_lives(
+    seed: int, drain_share: float = 0.0, fatal: float = 0.0, *, laned: bool = False, has_ranges: bool = False
+) -> Lives:
     """One seed is one run with all its lives."""
     lives = scenario(seed, fatal)
     if has_ranges:
         lives.plan = with_ranges(lives.plan, seed)
     lives.drain_share = drain_share
+    if laned:
+        with_lanes(lives)
     CURRENT[:] = [lives]
     lives.live()
     put, done = expected_items(lives)
@@ -382,5 +449,6 @@ def check_orders(lives: Lives) -> None:
             sent = [item for item in lives.disk.put.get(line, []) if item[:-1] in places]
             writers = [other for other in lives.plan.tasks.values() if output in other.config.outputs]
             if len(writers) == 1:
-                order = [places[item[:-1]] for item in sent]
-                assert order == sorted(order), f"seed {lives.seed}: {config.name} sent {order} into {output}"
+                for lane in range(LANES) if lives.plan.queues[output].lane else (None,):
+                    order = [places[item[:-1]] for item in sent if lane in (None, lane_of(item))]
+                    assert order == sorted(order), f"seed {lives.seed}: {config.name} sent {order} into {output}"

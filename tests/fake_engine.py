@@ -14,6 +14,7 @@ from math import ceil, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lane_watch import sort_outputs
 from ranges import RangeOracle
 from virtual_disk import VirtualDisk, VirtualKeeper
 
@@ -49,6 +50,8 @@ from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from lane_watch import LaneWatch
 
 
 class FakeClock:
@@ -167,6 +170,8 @@ class FakeWorker:
     finished: bool = False
     suspect: bool = False
     told: int = 0
+    #: Items that have failed for good, which it has not said yet.
+    given_up: list[Any] = field(default_factory=list)
     #: A source's items that wait until it is told that the others have arrived, or until they are `push` many.
     kept: int = 0
     idle: bool = True
@@ -200,6 +205,8 @@ class FakeEngine:
         #: Says which workers of sources die, and when.
         self.source_deaths = random.Random(f"source deaths {script.seed}")
         self.source_lives: Counter[str] = Counter()
+        #: Follows what is executed of queues with lanes, if there are any.
+        self.lanes: LaneWatch | None = None
         self.deaths = 0
         self.started = 0
         #: Machines that are there, and those that are leaving; workers that wait for a place, in turn.
@@ -373,7 +380,7 @@ class FakeEngine:
         name = worker.spec.name
         end = worker.spec.restart_point.given_items + worker.made
         items = [(name, index) for index in range(end - count, end)]
-        outputs = tuple(Output(group, count, 10 * count, items) for group in range(len(worker.spec.output_groups)))
+        outputs = self._outputs_of(worker, items)
         made = Produced(count, outputs, self.script.cost * count * 0.1, wants_ack=wants_ack)
         worker.under_way += 1
 
@@ -400,7 +407,7 @@ class FakeEngine:
         if at < len(work) and late and worker.spec.is_only_worker:
             self._say_so_far(worker, grant, at, outs, fails, spent)
             outs, fails, spent = [], [], 0.0
-        elif at == len(work) or late or (fails and worker.spec.ordered):
+        elif at == len(work) or late or (fails and worker.spec.stops_at_failure):
             self._answer(worker, grant, at, outs, fails, spent)
             return
         part, item = work[at]
@@ -408,6 +415,8 @@ class FakeEngine:
         task = worker.spec.task
         seconds = self.script.seconds(task, item)
         outcome = self.script.outcome(task, item, part.attempt, part.crashes)
+        if self.lanes is not None:
+            self.lanes.begin(worker, grant, at, [item])
 
         def done() -> Any:
             if not worker.alive:
@@ -416,8 +425,10 @@ class FakeEngine:
                 self.end_everything(task, item)
             if outcome == "kill":
                 return self._die(worker)
+            self._end_in_lane(worker, grant, item, is_over=outcome == "ok" or part.attempt >= worker.spec.attempts)
             if outcome == "fail":
                 verdict: Any = "retry" if part.attempt < worker.spec.attempts else "error"
+                worker.given_up += [item] if verdict == "error" else []
                 fails.append(
                     Failure(at - worker.told, 1, ErrorText("ValueError", "scripted", "", ("ValueError",)), "", verdict)
                 )
@@ -429,6 +440,10 @@ class FakeEngine:
         if outcome != "hang":
             self.hub.at(seconds, done)
 
+    def _end_in_lane(self, worker: FakeWorker, grant: Grant, item: Any, *, is_over: bool) -> None:
+        if self.lanes is not None:
+            self.lanes.end(worker, grant, [item] if is_over else [])
+
     def end_everything(self, task: str, item: Any) -> None:
         """An item has ended the supervisor as well: a subclass raises what stands for that."""
         raise NotImplementedError
@@ -437,24 +452,31 @@ class FakeEngine:
         """An only worker's answer for what is over; it goes on with the rest."""
         answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails), keeps_rest=True), outs, spent)
         worker.told = at
+        given_up, worker.given_up = worker.given_up, []
 
         def say() -> Any:
             if not worker.alive:
                 return None
             self.received.setdefault(worker.spec.task, []).extend(outs)
+            if self.lanes is not None:
+                self.lanes.over(worker, worker.spec.task, [*outs, *given_up])
             return MessageReceived(worker.spec.slot, worker.life, answer)
 
         self.hub.at(0, say)
+
+    @staticmethod
+    def _outputs_of(worker: FakeWorker, items: list[Any]) -> tuple[Output, ...]:
+        return tuple(
+            Output(at, len(part), 10 * len(part), part, bucket=bucket)
+            for at, group in enumerate(worker.spec.output_groups)
+            for bucket, part in sort_outputs(group, items).items()
+        )
 
     def _made_of(self, worker: FakeWorker, ack: Ack, outs: Any, spent: float) -> Reply:
         task = worker.spec.task
         if worker.spec.output_groups:
             children = [child for item in outs for child in self.script.children(task, item)]
-            outputs = tuple(
-                Output(group, len(children), 10 * len(children), children)
-                for group in range(len(worker.spec.output_groups))
-                if children
-            )
+            outputs = self._outputs_of(worker, children)
         else:
             outputs = ()
         return Reply((ack,), outputs, spent)
@@ -462,6 +484,7 @@ class FakeEngine:
     def _answer(self, worker: FakeWorker, grant: Grant, at: int, outs: Any, fails: Any, spent: float) -> None:
         answer = self._made_of(worker, Ack(grant.lease, at - worker.told, tuple(fails)), outs, spent)
         task = worker.spec.task
+        given_up, worker.given_up = worker.given_up, []
 
         def say() -> Any:
             if not worker.alive:
@@ -471,6 +494,8 @@ class FakeEngine:
             worker.suspect = False
             self.received.setdefault(task, []).extend(outs)
             self._tell_times(worker, at, spent)
+            if self.lanes is not None:
+                self.lanes.over(worker, task, [*outs, *given_up])
             if worker.waiting:
                 self._begin(worker)
             elif worker.stop:
@@ -508,6 +533,8 @@ class FakeEngine:
         if not worker.alive:
             return None
         worker.alive = False
+        if self.lanes is not None:
+            self.lanes.die(worker)
         self.deaths += 1
         if worker in self.waiting:
             self.waiting.remove(worker)

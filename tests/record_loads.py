@@ -33,6 +33,8 @@ class Did:
     times: tuple[tuple[float, int], ...] = ()
     ordered: bool = False
     after: tuple[str, ...] = ()
+    #: The machine of its workers.
+    node: str = ""
     #: Its part of the run, as shares of it.
     begin: float = 0.0
     end: float = 1.0
@@ -50,7 +52,14 @@ class Did:
             ended=(1 - self.end) * seconds,
         )
         workers = tuple(
-            WorkerNow(f"{self.name}-{number}", "ended", spent, items=self.items // self.workers, cpu=self.cpu * here)
+            WorkerNow(
+                f"{self.name}-{number}",
+                "ended",
+                spent,
+                items=self.items // self.workers,
+                cpu=self.cpu * here,
+                node=self.node,
+            )
             for number in range(1, self.workers + 1)
         )
         return TaskSummary(

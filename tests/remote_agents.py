@@ -15,6 +15,7 @@ from runner.cluster.encryption import Handshake, server_context
 from runner.engines.launcher import JOIN_VARIABLE, Launcher
 from runner.engines.nodes import open_listener
 from runner.engines.remote import RemoteEngine
+from runner.shm.registry import ArenaRegistry
 from runner.transport.agent_messages import AgentPlan
 from runner.transport.join_file import JoinFile, write_join_file
 from runner.transport.key_proof import KeyProof
@@ -103,6 +104,7 @@ def open_remote(
         tuple((each.module, each.path) for each in references),
         needs_asyncio,
     )
+    arenas = ArenaRegistry()
     engine = RemoteEngine(
         hub,
         listener,
@@ -115,7 +117,9 @@ def open_remote(
         finish_output=lambda name: None,
         weighed_tasks=weighed,
         resources=resources,
+        arenas=arenas,
     )
+    stack.callback(arenas.close)
     stack.callback(engine.close)
     if launcher:
         environment = {JOIN_VARIABLE: machines.join_file.read_text()}

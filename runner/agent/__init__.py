@@ -4,5 +4,6 @@
                    (`frame_link`)       ◀── what its reactor hears
 
 It decides nothing. When the connection ends, for whatever reason, it kills its workers and ends; when it is killed
-itself, their lifelines kill them. program.py has its options, and how it joins; relay.py what it passes on.
+itself, their lifelines kill them. program.py has its options, and how it joins; relay.py what it passes on, and
+relay_memory.py its part in large items.
 """

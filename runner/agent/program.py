@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from runner.agent.relay import Relay
+from runner.cgroups import memory_limit, usable_cpus
 from runner.cluster.placement import visible_gpus
 from runner.engines import process_setup
 from runner.engines.reactor import LocalReactor
 from runner.errors import ResourceError, RunnerError, UsageError
+from runner.shm.writer import PAGE_SIZE, arenas_supported
 from runner.transport import agent_messages as frames
 from runner.transport.agent_messages import Hello, encode_body, plain_text
 from runner.transport.frame_link import FrameLink, watch_silence
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 #: Seconds in which the join file must be there and the run reachable, and between two tries.
 DEFAULT_WAIT, _RETRY = 60.0, 0.1
 _CONNECT_SECONDS = 10.0
+#: As many places more would need the open files of the twins of other machines' arenas.
+_TWIN_PLACES = 400
 #: No machine lends more.
 MAX_PLACES = 100_000
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -99,8 +103,9 @@ def run_agent(options: AgentOptions) -> None:
         link, join_file = _connect(options, reactor)
         stack.callback(link.close)
         hello = describe_machine(options)
-        with contextlib.suppress(ResourceError):  # fewer than it says; a start beyond that is refused
-            process_setup.raise_open_files_limit(2 * math.ceil(hello.places), 0)
+        for more in (0, _TWIN_PLACES):
+            with contextlib.suppress(ResourceError):  # fewer than it says; a start beyond that is refused
+                process_setup.raise_open_files_limit(2 * math.ceil(hello.places) + more, 0)
         os.environ["RUNNER_PID"] = str(os.getpid())
         link.send(frames.HELLO, body=[encode_body(hello)])
         relay = Relay(link, reactor)
@@ -126,7 +131,7 @@ def _connect(options: AgentOptions, reactor: LocalReactor) -> tuple[FrameLink, J
                 raise UsageError(f"{what}: {error.strerror or error}") from None
             reactor.wait(_RETRY)
     watch_silence(sock, join_file.lost / 2)  # it has killed its workers before their items are given again
-    return FrameLink(_prove(sock, join_file), frames.TO_AGENT), join_file
+    return FrameLink(_prove(sock, join_file), frames.TO_AGENT, frames.BLOCK), join_file
 
 
 def _prove(sock: socket.socket, join_file: JoinFile) -> ByteStream:
@@ -143,21 +148,28 @@ def _prove(sock: socket.socket, join_file: JoinFile) -> ByteStream:
     return Handshake(sock, client_context(identity), run).finish()
 
 
+def _usable_memory() -> int:
+    """Return the bytes of this machine, or those that its container may use."""
+    limit, there = memory_limit(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return there if limit is None else min(limit, there)
+
+
 def describe_machine(options: AgentOptions) -> Hello:
     """Return what the supervisor is told of this machine."""
     host = plain_text(socket.gethostname())
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_cpus()
     return Hello(
         node=options.name or host.partition(".")[0],
         host=host,
         pid=os.getpid(),
         cpus=cpus,
-        memory=options.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        memory=options.memory or _usable_memory(),
         places=options.places or cpus,
         runner=__version__,
         python=platform.python_version(),
         distributions=tuple(_metadata_folders()),
         gpus=visible_gpus(os.environ, os.listdir("/dev")),  # noqa: PTH208  names are all that is wanted
+        page_size=PAGE_SIZE if arenas_supported() else 0,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from runner.agent.relay_memory import RelayMemory
 from runner.cluster.sent_code import CodeRefused, open_code
 from runner.engines.engine_events import MessageReceived, SignalReceived, WorkerExited
 from runner.engines.processes import ProcessEngine
@@ -26,6 +27,8 @@ from runner.tasks import Reference
 from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import AgentPlan, DeathReport, ShownPosition, decode_body, encode_body, plain_text
+from runner.transport.link_meter import LinkMeter
+from runner.transport.messages import Produced, Reply
 from runner.transport.progress_page import Position, ProgressPage
 from runner.transport.stdio import is_pipe_full
 
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 _SAMPLE, _SLOW_SAMPLE = 0.05, 0.5
 #: A position that has been shown for so long is told: if the machine is lost, its item may have been the reason.
 _STANDS = 1.0
+#: Between two looks at the connection; what they have found is told when it has changed, after five of them.
+_LOOK_SECONDS, _LOOKS_TOLD = 0.1, 5
 #: A stack is told when two looks see the same one, or when it has not come by then.
 _STACK_LOOK, _STACK_LIMIT = 0.025, 2.0
 #: Bytes of output that may be under way to the supervisor; beyond them workers wait, as on any pipe that is full.
@@ -115,10 +120,12 @@ class Relay:
         self._stack = contextlib.ExitStack()
         self._page = ProgressPage()
         self._stack.callback(self._page.close)
-        arenas = ArenaRegistry()
-        self._stack.callback(arenas.close)
+        self._arenas = ArenaRegistry()
+        self._stack.callback(self._arenas.close)
+        self._memory = RelayMemory(link, self._arenas)
+        self._stack.callback(self._memory.close)
         self._spawner = Spawner()
-        self._engine = ProcessEngine(reactor, self._page, self._spawner, self._attach_output, arenas)
+        self._engine = ProcessEngine(reactor, self._page, self._spawner, self._attach_output, self._arenas)
         self._stack.callback(self._engine.close)
         #: Local plugins that this machine does not have as the supervisor has them.
         self._code: CodeFolder | None = None
@@ -142,8 +149,15 @@ class Relay:
             frames.PAUSE: lambda frame: self._engine.pause_workers(going_on=bool(frame.slot)),
             frames.WRITTEN: lambda frame: self._add_output_room(frame.slot),
             frames.CLOSE: self._end,
+            frames.BLOCK: self._memory.take_block,
+            frames.LENT: self._memory.note_lent,
+            frames.FREED: self._memory.free_blocks,
+            frames.GONE: self._memory.close_twins,
         }
+        self._meter = LinkMeter(link.fileno(), time.monotonic())
+        reactor.call_later(_LOOK_SECONDS, partial(self._look_at_link, _LOOKS_TOLD, 0.0))
         reactor.watch_fd(link.fileno(), READ, self._on_ready)
+        reactor.before_wait.append(self._flush_link)
         self._on_ready()  # a connection may have read ahead
 
     # -- from the supervisor -------------------------------------------------------------------------------
@@ -157,6 +171,12 @@ class Relay:
         self._link.flush()
         self._watch_writing()
 
+    def _flush_link(self) -> None:
+        """Send what was gathered in this turn of the loop."""
+        if self._link.wants_to_write and not self._watches_write:
+            self._link.flush()
+            self._watch_writing()
+
     def _watch_writing(self) -> None:
         if self._link.end_reason:
             if not self.is_over:
@@ -168,6 +188,7 @@ class Relay:
 
     def _take_plan(self, frame: Frame) -> None:
         plan = decode_body(frame.body, AgentPlan)
+        self._arenas.node_number = plan.node_number
         if plan.folder and Path(plan.folder).is_dir():
             os.chdir(plan.folder)
         try:
@@ -213,8 +234,8 @@ class Relay:
             act(frame.slot)
 
     def _pass_message(self, frame: Frame) -> None:
-        message = framing.unpack_whole(frame.body)
-        self._of_worker(frame, lambda slot: self._engine.send(slot, message))
+        lent = self._memory.take_lent()
+        self._of_worker(frame, lambda slot: self._memory.pass_message(self._engine, slot, frame.body, lent))
 
     def _end(self, frame: Frame) -> None:
         self.failure = bytes(frame.body).decode("utf-8", "replace")
@@ -230,7 +251,10 @@ class Relay:
     def handle_event(self, event: EngineEvent) -> None:
         """Pass on what the engine has heard, or a signal."""
         if isinstance(event, MessageReceived):
-            self.send(frames.HEARD, event.slot, event.generation, *framing.pack_message(event.message))
+            message = event.message
+            if self._arenas.is_used and (type(message) is Reply or type(message) is Produced):
+                message = self._memory.send_outputs(event.slot, event.generation, message)
+            self._link.gather(frames.HEARD, event.slot, event.generation, framing.pack_message(message))
         elif isinstance(event, WorkerExited):
             self._report_death(event)
         elif isinstance(event, SignalReceived):
@@ -283,6 +307,16 @@ class Relay:
                 self.send(frames.WEIGHS, slot, worker.generation, encode_body(weight))
         if self._is_sampling:
             self._reactor.call_later(pause, self._sample)
+
+    def _look_at_link(self, left: int, told: float) -> None:
+        """Measure for how long the network holds up what is sent, and tell it; `left` looks until it is told again."""
+        self._meter.look(time.monotonic(), is_waiting=self._link.wants_to_write)
+        if left <= 1 and self._meter.full_seconds != told:
+            told = self._meter.full_seconds
+            self.send(frames.TRAFFIC, 0, 0, encode_body(told))
+        if not self.is_over:
+            left = left - 1 if left > 1 else _LOOKS_TOLD
+            self._reactor.call_later(_LOOK_SECONDS, partial(self._look_at_link, left, told))
 
     def _begin_stack(self, slot: int) -> None:
         self._engine.request_stack(slot)

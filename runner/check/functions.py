@@ -17,6 +17,7 @@ from runner.check import convert
 from runner.check.structure import is_set_in_file, thread_problems
 from runner.config import toml
 from runner.config.source_map import VALUE_PART
+from runner.model import CLUSTER_ENGINES
 from runner.problems import Problem, quote_name
 from runner.structs import dataclass, field
 from runner.tasks import inspect_shape, parameter_hints
@@ -37,7 +38,7 @@ _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYW
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: Functions that ship with runner: what they need of their task is known before it starts.
 _READS = {"lines", "csv", "jsonl"}
-_WRITES = {"write_lines", "write_csv", "write_jsonl"}
+_WRITES = {"write_lines", "write_csv", "write_jsonl", "write_output"}
 #: The descriptors that every worker has itself.
 _OWN = range(3)
 
@@ -74,6 +75,11 @@ def _check_declaration(config: Config, task: TaskConfig, function: TaskFunction)
             return []
         why = f"but its function declares threads (at {function_location(function)})"
         return list(thread_problems(config, task, why))
+    if task.key and config.run.durable and config.run.engine in CLUSTER_ENGINES:
+        text = f"source {quote_name(task.name)} has a `key` and runs on other machines, which do not have the keys that"
+        text += " earlier lives of the run have given"
+        place = config.place("tasks", task.name, "key")
+        return [Problem("E318", text, place, hint='say `mode = "thread"`: it stays where the ledger is')]
     try:
         found = function.reference.module != "__main__" and function.reference.load_callable() is function.obj
         found = found or bool(function.reference.provided_name)  # made anew at every call, in a worker too
@@ -351,11 +357,12 @@ def find_std_problems(
         place = config.place("tasks", task.name, "mode") if is_set_in_file(config, task.name, "mode") else at
         text = f"task {quote_name(task.name)} {does}, which only a thread can"
         yield Problem("E304", text, place, hint='say `mode = "thread"`, or nothing: its function declares it')
-    if len(task.workers) > 1 and (stdin or (writes and given != "-")):
+    has_file = given != "-" or bool(arguments[1].get("joblog"))
+    if len(task.workers) > 1 and (stdin or (writes and has_file)):
         does = "reads standard input" if stdin else "writes one file"
         place = config.place("tasks", task.name, "workers")
         yield Problem("E304", f"task {quote_name(task.name)} {does}: it can have one worker only", place)
-    if task.lifespan is not None and writes:
+    if task.lifespan is not None and writes and function.name != "write_output":
         text = f"task {quote_name(task.name)} writes one file: its worker cannot be replaced during the run"
         yield Problem("E304", text, config.place("tasks", task.name, "lifespan"))
     fields = arguments[1].get("fields")

@@ -6,7 +6,7 @@ import itertools
 from collections import deque
 from typing import TYPE_CHECKING
 
-from runner.config.value_types import usable_cores
+from runner.cgroups import usable_cpus
 from runner.model import CLUSTER_ENGINES
 from runner.problems import Problem, quote_name
 from runner.topology import TaskNode, Topology, strongly_connected
@@ -39,6 +39,7 @@ def find_structure_problems(config: Config) -> Iterator[Problem]:
         yield from _find_unused_keys(config, task)
     yield from _check_dead_queues(config, tasks)
     yield from _check_drops_and_orders(config, tasks)
+    yield from _check_lanes(config, tasks)
     yield from _find_warnings(config, tasks)
 
 
@@ -130,6 +131,31 @@ def _check_drops_and_orders(config: Config, tasks: list[TaskConfig]) -> Iterator
         elif queue.order == "priority" and name in dead:
             text = f'queue {named} has `order = "priority"`, and holds the dead letters of task'
             yield Problem("E216", f"{text} {quote_name(dead[name])}, which have none", place, hint="leave `order` out")
+
+
+def _check_lanes(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
+    """Check that nothing else decides which of a lane's items is next, or which of them is not there."""
+    dead = {task.dead: task.name for task in tasks if task.dead}
+    ordered = {queue: task.name for task in tasks if task.ordered for queue in task.inputs}
+    for name, queue in config.queues.items():
+        text, place = f'queue {quote_name(name)} has `lane = "{queue.lane}"`', config.place("queues", name, "lane")
+        if not queue.lane:
+            continue
+        if name in dead:
+            text += f" and holds the dead letters of task {quote_name(dead[name])}: a dead letter is in no lane"
+            yield Problem("E220", text, place, hint="leave `lane` out")
+        if queue.is_ranked:
+            text += f' and `order = "{queue.order}"`: the items of a lane keep the order in which they came'
+            yield Problem("E220", text, place, hint="leave one of them out")
+        elif queue.drops:
+            text += f' and `full = "{queue.full}"`: an item may need those before it in its lane'
+            yield Problem("E220", text, place, hint='`full = "wait"` drops none')
+        elif name in ordered:
+            text += (
+                f", and task {quote_name(ordered[name])}, which reads it, has `ordered = true`: while one lane waits"
+            )
+            text += " the others go on, and results leave in another order"
+            yield Problem("E220", text, place, hint="leave one of them out")
 
 
 def _find_unclosed_cycles(config: Config, graph: Topology) -> Iterator[Problem]:
@@ -262,7 +288,7 @@ def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
 def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
-    most = _MANY * usable_cores()
+    most = _MANY * usable_cpus()
     for task in (task for task in tasks if task.mode != "thread"):
         named = quote_name(task.name)
         programs = task.call in {"shell", "std.shell"}  # nothing else is meant by their `env`
@@ -279,6 +305,6 @@ def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]
             yield Problem("W410", text, config.place("tasks", task.name, "resources"), "warning", hint)
         wanted = task.least_workers or len(task.workers)  # of a range, no more compute than there are cores
         if not on_other_machines and wanted > most and _has_own_key(config, task.name, "workers"):
-            text = f"task {named} wants {wanted} processes on {usable_cores()} cores"
+            text = f"task {named} wants {wanted} processes on {usable_cpus()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)

@@ -32,6 +32,7 @@ class RunnerGroup(typer.core.TyperGroup):
     verbs: ClassVar[dict[str, tuple[str, str]]] = {
         "run": ("runner.cli.run:run", "Run the tasks of a file."),
         "resume": ("runner.cli.resume:resume", "Go on with a durable run, where it was."),
+        "each": ("runner.cli.each:each", "Run a command for each argument or line, as GNU Parallel does."),
         "agent": ("runner.cli.agent:agent", "Lend this machine to a run on several."),
         "check": ("runner.cli.check:check", "Show all errors of the files, and start nothing."),
         "show": ("runner.cli.show:show", "Show the resolved file in its long form."),
@@ -39,9 +40,13 @@ class RunnerGroup(typer.core.TyperGroup):
         "list": ("runner.cli.listing:list_", "List tasks, tests, functions, params or plugins, or past runs."),
         "test": ("runner.cli.test:run_file_tests", "Run the tests that stand in files."),
         "dead": ("runner.cli.dead:app", "Dead letters: the items that a run has given up."),
+        "ps": ("runner.cli.ps:ps", "Show the runs that are going on, and their workers."),
+        "top": ("runner.cli.top:top", "Watch a run that is going on."),
+        "stop": ("runner.cli.stop:stop", "End a run that is going on."),
         "report": ("runner.cli.report:report", "Say what happened in a run."),
         "new": ("runner.cli.new:app", "Make a folder that runs: a job, or a plugin."),
         "schema": ("runner.cli.schema:schema", "Write the JSON Schema of the file, for editors."),
+        "doctor": ("runner.cli.doctor:doctor", "Say what is wrong with this machine, or slow."),
         "explain": ("runner.cli.explain:explain", "Say what an error means, with an example and the way out."),
     }
 
@@ -87,6 +92,8 @@ class RunnerGroup(typer.core.TyperGroup):
             alone.command()(target)
             made = typer.main.get_command(alone)
         made.name = name
+        if name == "each":  # what stands behind its command's first word is the command's
+            made.allow_interspersed_args = False
         folder_options = [copy.copy(param) for param in self.params if "-C" in param.opts]
         for param in folder_options:
             param.expose_value = False

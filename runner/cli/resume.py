@@ -37,6 +37,7 @@ def resume(
     events: shared.EventsOption = None,
     as_json: shared.JsonOption = False,
     progress: shared.ProgressOption = "auto",
+    notify: shared.NotifyOption = None,
     quiet: shared.QuietOption = False,
     verbose: shared.VerboseOption = False,
 ) -> None:
@@ -89,4 +90,4 @@ def resume(
     except BaseException:
         folder.close()
         raise
-    execute_and_leave(plan, options, document, earlier=folder)
+    execute_and_leave(plan, options, document, earlier=folder, notify_command=notify)

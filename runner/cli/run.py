@@ -19,7 +19,7 @@ from runner.errors import RunnerError, UsageError
 from runner.text import count_with_noun, format_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from runner.model import Config
     from runner.report.record import RunRecord
@@ -69,6 +69,10 @@ def run(
     resume: Annotated[
         bool, Option("--resume", help="Go on with the last durable run of this file that was cut short, or begin one.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        Option("--jobs", "-j", metavar="N", min=1, max=1000, help="At most N processes for tasks that have inputs."),
+    ] = None,
     limit: Annotated[
         int | None, Option(metavar="N", min=1, help="A trial: stop each source after its first N items.")
     ] = None,
@@ -79,6 +83,7 @@ def run(
     help_params: Annotated[
         bool, Option("--help-params", help="List the params of the file, and start nothing.")
     ] = False,
+    watch: shared.WatchOption = False,
     no_plugin: shared.NoPluginOption = None,
     no_plugins: shared.NoPluginsOption = False,
     only_plugin: shared.OnlyPluginOption = None,
@@ -89,8 +94,16 @@ def run(
     report: Annotated[bool, Option("--report", help="Write the report at the end, beside the record.")] = False,
     html: Annotated[str | None, Option(metavar="FILE", help="Write the report to FILE.")] = None,
     no_record: shared.NoRecordOption = False,
+    notify: shared.NotifyOption = None,
+    web: Annotated[
+        bool, Option("--web", help="Serve the page of the run while it goes on, on this machine only.")
+    ] = False,
+    port: Annotated[
+        int, Option(metavar="N", min=0, max=65535, help="The port of --web. Default: any that is free.")
+    ] = 0,
     quiet: shared.QuietOption = False,
     verbose: shared.VerboseOption = False,
+    color: shared.ColorOption = "auto",
 ) -> None:
     """Run the tasks of a file.
 
@@ -102,9 +115,13 @@ def run(
       runner run thumbs.toml --help-params
 
       runner run tasks.toml --set tasks.bake.workers=2 --dry-run
+
+      runner run thumbs.toml --watch
     """
     from runner import config
 
+    if watch:
+        _watch_instead(shared.file_or_default(file, "run"), param, params_file, set_, task, skip, quiet=quiet)
     document = streams.claim_stdout() if as_json else None
     shared.check_progress(progress)
     given, file = _given_params(param, params_file), shared.file_or_default(file, "run")
@@ -150,14 +167,10 @@ def run(
             from runner.cli.durable_command import describe_command
 
             plan = replace(plan, command=describe_command(loaded, plan))
+    plan = _cap_jobs(plan, loaded, jobs)
     if dry_run:
         print("\n".join(_describe_plan(loaded, plan)))
         return
-    write_page = None
-    if html is not None or report:
-        from runner.cli.report import choose_page_writer
-
-        write_page = partial(write_report, write=choose_page_writer(plan, html), quiet=quiet)
     options = shared.output_options(
         quiet=quiet,
         verbose=verbose,
@@ -166,9 +179,49 @@ def run(
         events_file=events,
         log_format=log_format,
         log_file=log_file,
-        write_page=write_page,
+        write_page=_page_writer(plan, html, quiet=quiet) if report or html is not None else None,
+        color=color,
     )
-    execute_and_leave(plan, options, document, earlier=earlier)
+    with _live_page(plan, port, is_wanted=web):
+        execute_and_leave(plan, options, document, earlier=earlier, notify_command=notify)
+
+
+def _page_writer(plan: Plan, html: str | None, *, quiet: bool) -> Callable[[RunRecord], str]:
+    from runner.cli.report import choose_page_writer
+
+    return partial(write_report, write=choose_page_writer(plan, html), quiet=quiet)
+
+
+@contextlib.contextmanager
+def _live_page(plan: Plan, port: int, *, is_wanted: bool) -> Iterator[None]:
+    """Have the page of the run served by a process of its own, if it is wanted; say where."""
+    if not is_wanted:
+        yield
+        return
+    from runner.cli.live_page import PageProcess
+
+    if not plan.settings.record:
+        raise UsageError("--web shows the record of the run, and none is kept")
+    with contextlib.closing(PageProcess(plan.settings.state, plan.run_id, port)) as page:
+        sys.stderr.write(f"live page: {page.address}\n")
+        yield
+
+
+def _cap_jobs(plan: Plan, config: Config, jobs: int | None) -> Plan:
+    if jobs is None:
+        return plan
+    from runner.supervisor.job_cap import cap_jobs  # few runs need it
+
+    return cap_jobs(plan, config, jobs)
+
+
+def _watch_instead(
+    file: str, param: list[str] | None, params_file: str | None, *given: list[str] | None, quiet: bool
+) -> NoReturn:
+    from runner.cli.watch_command import watch_run  # few ask for it
+
+    files = [file] if params_file is None else [file, params_file]
+    watch_run(files, partial(_given_params, param, params_file), *given, quiet=quiet)
 
 
 def _given_params(param: list[str] | None, params_file: str | None) -> dict[str, Any]:
@@ -230,11 +283,12 @@ def execute_and_leave(
     document: Callable[[str], None] | None = None,
     on_end: Callable[[RunOutcome], None] | None = None,
     earlier: DurableFolder | None = None,
+    notify_command: str | None = None,
 ) -> NoReturn:
     """Run the plan, say how it ended, and leave with its exit code.
 
     `document` writes the summary as JSON, `on_end` is told of the end. `earlier`: the ledger of the durable run that
-    goes on.
+    goes on. `notify_command` is executed once all is written.
     """
     from runner import runs
 
@@ -246,6 +300,10 @@ def execute_and_leave(
         on_end(outcome)
     if document is not None and record is not None:
         code = _write_summary(record, document, code)
+    if notify_command is not None:
+        from runner.cli.notify import notify, outcome_environment
+
+        notify(notify_command, outcome_environment(outcome, plan.title, code))
     if outcome.was_killed or outcome.left_behind:
         # A thread that cannot be ended would keep the interpreter from ending; all state is written.
         for stream in (sys.stdout, sys.stderr):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE = "tasks.toml"
 DEFAULT_STATE = Path(".runner")
+COLORS = ("auto", "always", "never")
 DISPLAYS = ("auto", "live", "plain", "json", "none")
 
 
@@ -143,9 +144,24 @@ ProgressOption = Annotated[
     ),
 ]
 NoRecordOption = Annotated[bool, Option("--no-record", help="Keep no record of this run.")]
+WatchOption = Annotated[
+    bool, Option("--watch", help="Run again when the file, a plugin or a path param changes, until Ctrl-C.")
+]
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Only errors, and the balance when something is wrong.")]
 VerboseOption = Annotated[
     bool, Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
+]
+NotifyOption = Annotated[
+    str | None,
+    Option(metavar="COMMAND", help="Execute COMMAND of the shell at the end, with the outcome in its environment."),
+]
+ColorOption = Annotated[
+    str,
+    Option(
+        metavar="auto|always|never",
+        help="Color what is shown: on a terminal unless NO_COLOR is set, always, or never.",
+        autocompletion=lambda: COLORS,
+    ),
 ]
 StateOption = Annotated[Path, Option(metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
 
@@ -192,11 +208,21 @@ def absolute_file(path: str | None) -> str | None:
     return os.path.abspath(path) if path and path != "-" else path  # noqa: PTH100  a str may be any path
 
 
-def output_options(**chosen: Any) -> OutputOptions:
-    """Return what the options of a command say of its output; colors where a terminal is, and nobody forbids them."""
+def output_options(*, color: str = "auto", **chosen: Any) -> OutputOptions:
+    """Return what the options of a command say of its output; colors where a terminal is, and nobody forbids them.
+
+    `color` is the option, which goes before NO_COLOR; programs that the tasks start are told by that variable.
+    """
     from runner import runs
 
-    return runs.OutputOptions(color=sys.stdout.isatty() and "NO_COLOR" not in os.environ, **chosen)
+    if color not in COLORS:
+        raise UsageError(f"--color knows {', '.join(COLORS)}, not {color[:40]!r}")
+    if color == "never":
+        os.environ["NO_COLOR"] = "1"
+    elif color == "always":
+        os.environ.pop("NO_COLOR", None)
+    is_colored = color == "always" or (sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    return runs.OutputOptions(color=is_colored, **chosen)
 
 
 def plugin_choice(no_plugin: list[str] | None, no_plugins: bool, only_plugin: list[str] | None) -> PluginPolicy:

@@ -42,6 +42,7 @@ def run_file_tests(
     repeat: Annotated[int, Option(metavar="N", min=1, max=1_000_000, help="Run each test N times.")] = 1,
     junit: Annotated[str | None, Option(metavar="FILE", help="Write the results to FILE, as JUnit's XML.")] = None,
     as_json: Annotated[bool, Option("--json", help="Write the results as JSON to standard output.")] = False,
+    watch: shared.WatchOption = False,
 ) -> None:
     """Run the tests of files, each on the file's real tasks and workers, in an empty folder of its own.
 
@@ -57,6 +58,10 @@ def run_file_tests(
     from runner.engines import process_setup
     from runner.file_tests import processes, results
 
+    if watch:
+        from runner.cli.watch_command import watch_tests
+
+        watch_tests(_test_files(files))
     document = claim_stdout() if as_json else None
     planned = _plan_tests(files, word, repeat)
     began = time.monotonic()
@@ -86,15 +91,9 @@ def run_file_tests(
 def _plan_tests(files: list[str] | None, word: str | None, repeat: int) -> list[PlannedTest]:
     """Return the tests that are meant, in the order of the files; UsageError if there are none."""
     from runner.file_tests.processes import PlannedTest
-    from runner.file_tests.reading import TEST_FILE_ENDING, read_tests
+    from runner.file_tests.reading import read_tests
 
-    given = files or [*([shared.DEFAULT_FILE] if Path(shared.DEFAULT_FILE).exists() else []), *_test_files_here()]
-    if not given:
-        raise UsageError(
-            f"there is no {shared.DEFAULT_FILE} here, and no *{TEST_FILE_ENDING}; name a file: runner test FILE"
-        )
-    if "-" in given:
-        raise UsageError("tests are read from files, not from standard input: each test reads its file anew")
+    given = _test_files(files)
     every = [(file, number, one) for file in given for number, one in enumerate(read_tests(file).tests)]
     if not every:
         raise UsageError(f"no test in {', '.join(given)}; a test is a table `[[tests]]`")
@@ -103,6 +102,20 @@ def _plan_tests(files: list[str] | None, word: str | None, repeat: int) -> list[
         near = did_you_mean(word or "", [one.name for _, _, one in every])
         raise UsageError(f"no test whose name has {(word or '')[:60]!r} in it; {near}".rstrip("; "))
     return [PlannedTest(*each, time, repeat) for time in range(1, repeat + 1) for each in chosen]
+
+
+def _test_files(files: list[str] | None) -> list[str]:
+    """Return the files that are meant; UsageError if there are none."""
+    from runner.file_tests.reading import TEST_FILE_ENDING
+
+    given = files or [*([shared.DEFAULT_FILE] if Path(shared.DEFAULT_FILE).exists() else []), *_test_files_here()]
+    if not given:
+        raise UsageError(
+            f"there is no {shared.DEFAULT_FILE} here, and no *{TEST_FILE_ENDING}; name a file: runner test FILE"
+        )
+    if "-" in given:
+        raise UsageError("tests are read from files, not from standard input: each test reads its file anew")
+    return given
 
 
 def _test_files_here() -> list[str]:

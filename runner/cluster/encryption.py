@@ -144,6 +144,9 @@ class EncryptedStream:
     came right behind the proof has been read already, which no selector sees: a reader begins as soon as it has this.
     """
 
+    #: A buffer of so many bytes takes all that has been read.
+    least_read = 2 * _PIECE_BYTES
+
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         sock.setblocking(False)
         self._socket = sock
@@ -245,7 +248,8 @@ class EncryptedStream:
     def _flush(self) -> None:
         """Hand all encrypted bytes to the socket; BlockingIOError when it does not take them all."""
         if self._outgoing.pending:
-            self._unsent = memoryview(bytes(self._unsent) + self._outgoing.read())
+            more = self._outgoing.read()
+            self._unsent = memoryview(bytes(self._unsent) + more if self._unsent else more)
         while self._unsent:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
 

@@ -66,6 +66,20 @@ class MachineShares:
             and wanted.gpus <= len(self.gpus)
         )
 
+    def capacity(self, wanted: Resources) -> int:
+        """Return how many workers that need this would have room here, were the machine empty.
+
+        >>> from runner.model import Resources
+        >>> MachineShares(4, ("0", "1")).capacity(Resources(0.5, 0.5)), MachineShares(4).capacity(Resources(8))
+        (4, 0)
+        """
+        most = [self.cpus // max(1, _parts(wanted.cpus))]
+        if self.memory and wanted.memory:
+            most.append(self.memory // wanted.memory)
+        if gpus := _parts(wanted.gpus):
+            most.append(len(self.gpus) * (_PARTS // gpus) if gpus < _PARTS else len(self.gpus) // (gpus // _PARTS))
+        return min(most)
+
     def take(self, slot: int, wanted: Resources, *, crowded: bool = False) -> bool:
         """Give a worker its share if there is room. `crowded`: CPUs may be short, as they only make it slower."""
         gpus = self._pick_gpus(_parts(wanted.gpus))

@@ -202,6 +202,7 @@ class _Builder:
         made = {**defaults, **self.reader.convert_table(raw, grammar.TASK, ("tasks", word), f"task {quote_name(word)}")}
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
+        made["auto_workers"] = value_types.are_auto_workers(made.get("workers"))
         if "workers" in made:
             chosen = value_types.choose_workers(made["workers"], word, has_inputs=bool(made.get("inputs")))
             made["workers"], made["least_workers"] = chosen

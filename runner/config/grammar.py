@@ -1,8 +1,7 @@
 """The language of the file as ONE table: every key, the type of its value, its default, and what it means.
 
 `build` converts by it, the did-you-mean hints search it, and the reference and the JSON Schema are made of it.
-Defaults are those of `model`, written as a file would say them; a test compares the two. `planned` has the words that
-this version refuses.
+Defaults are those of `model`, written as a file would say them; a test compares the two.
 """
 
 from __future__ import annotations
@@ -73,6 +72,9 @@ QUEUE = KeyTable(
         '"wait"'),
     Key("order", types.choice("fifo", "lifo", "priority"),
         "what is next: what came first, what came last, or the item with the least `priority`", '"fifo"'),
+    Key("lane", types.TEXT,
+        'a field of the items: those of one lane keep their order and never run at the same time; ".", the item itself',
+        "no lanes"),
     Key("fanout", types.choice("share", "copy"),
         "required when two tasks read the queue: they compete, or each gets every item"),
     Key("loop", types.BOOLEAN, "this queue closes a cycle; it never blocks its writers", "false"),
@@ -116,7 +118,7 @@ TASK = KeyTable(
         "queues it writes: every item goes to each; as a table, named ports, and the function picks", "[]"),
     Key("mode", types.choice("thread", "process"), "how its workers run", 'what the function declares, else "process"'),
     Key("workers", types.WORKERS,
-        'a number, a list of names, "auto" (one for each core), or a range: "2..16" follows the load',
+        'a number, a list of names, "auto" (one for each core, of all nodes), or a range: "2..16" follows the load',
         "1"),
     Key("concurrency", types.integer(1, 1_000_000), "`async def` only: items in flight in one worker", "100"),
     Key("batch", types.batch_of(BATCH),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cgroups import usable_cpus
 from runner.config import units
 from runner.config.reader import (
     MAX_COUNT,
@@ -186,11 +186,6 @@ HALT = ValueType(
 )
 
 
-def usable_cores() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def named_workers(task: str, count: int) -> tuple[str, ...]:
     """Return the names of `count` workers.
 
@@ -209,11 +204,16 @@ def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], tuple[tuple[
     return partial(_name_workers, value)
 
 
+def are_auto_workers(named: Any) -> bool:
+    """Return True if what `WORKERS` has made of a value is "auto"."""
+    return isinstance(named, partial) and named.args == ("auto",)
+
+
 def _name_workers(value: Any, task: str) -> tuple[tuple[str, ...], int]:
     if isinstance(value, list):
         return _listed_workers(value), 0
     if value == "auto":
-        return named_workers(task, usable_cores()), 0
+        return named_workers(task, usable_cpus()), 0
     wanted = 'a number, a list of names, "auto" or a range such as "2..16"'
     if isinstance(value, str):
         return _range_of_workers(value, task, wanted)

@@ -26,6 +26,7 @@ class Engine(Protocol):
 
         0: the pid comes with `Ready`, a refusal as `WorkerExited`. Where there is no place for it, it is started when
         there is; such an engine has `waits_for_place(slot)`, and `withdraw_start(slot)`: True if it waited.
+        Where workers are on several machines, `nearest_slot(payload, slots)` says which has the bytes of a payload.
         """
 
     def send(self, slot: int, message: ToWorker) -> None:

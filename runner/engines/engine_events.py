@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from runner.transport.progress_page import Position
 
 
+#: The reason of a run whose program wants no more of its items.
+CALLER_STOPPED = "the caller of the run has stopped"
+
+
 class MessageReceived(Struct, frozen=True):
     """A message of a worker. `generation` tells the slot's workers apart: late messages of a former one are ignored."""
 
@@ -67,10 +71,20 @@ class Announcement(Struct, frozen=True):
     event: Event
 
 
+class PlacesChanged(Struct, frozen=True):
+    """Machines have more room than before: tasks with `workers = "auto"` may have more workers."""
+
+
 class SignalReceived(Struct, frozen=True):
     """The run itself received a signal."""
 
     signal_number: int
+
+
+class HaltRequested(Struct, frozen=True):
+    """The caller of a run wants no more of it: what workers hold may end within the grace, the rest is left."""
+
+    why: str = CALLER_STOPPED
 
 
 class GroupKept(Struct, frozen=True):
@@ -79,4 +93,13 @@ class GroupKept(Struct, frozen=True):
     group_number: int
 
 
-EngineEvent = MessageReceived | WorkerExited | WorkerLeaving | Announcement | SignalReceived | GroupKept
+EngineEvent = (
+    MessageReceived
+    | WorkerExited
+    | WorkerLeaving
+    | Announcement
+    | PlacesChanged
+    | SignalReceived
+    | HaltRequested
+    | GroupKept
+)

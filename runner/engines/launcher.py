@@ -9,6 +9,7 @@
                                        {"waiting": "3 nodes are pending"}    empty: not any more
                                        {"ended": "n3", "why": "its machine was taken away"}
                                        {"refused": "no machine has a GPU"}   what is wanted can never be had
+                                       {"offers": [[8, 0, 16e9]]}            CPUs, GPUs and bytes of its machines
 
 One line of JSON each. The way into the run, with its key, is in the environment (`JOIN_VARIABLE`), never an argument.
 The program is in a process group that the kernel ends with runner, as commands of tasks are. One that dies is started
@@ -71,6 +72,7 @@ class LaunchReport(Struct, frozen=True):
     why: str = ""
     refused: str = ""
     failed: str = ""
+    offers: tuple[tuple[float, float, float], ...] = ()
 
 
 class Launcher:

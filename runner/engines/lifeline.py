@@ -41,10 +41,12 @@ class Lifeline:
     def __init__(self) -> None:
         self._group: ProcessGroup | None = None
         self._leader = 0
-        self._older_threads = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
+        self._older_threads = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
         self._fork_hook = forked_copies.ForkHook(self._join_group, self._start_group)
 
     def _start_group(self) -> None:
+        if threading.get_ident() in self._older_threads:  # a program beside its run, whose copies are its own
+            return
         from runner.std.commands import ProcessGroup  # few runs need it
 
         self._group = self._group or ProcessGroup()

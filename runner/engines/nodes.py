@@ -7,12 +7,15 @@ listening ──▶ proof, in steps ──▶ first frame: HELLO ──▶ a nod
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.cluster.versions import describe_differences, told_versions
 from runner.engines.reactor import READ, WRITE
+from runner.engines.remote_memory import NodeMemory
 from runner.errors import ResourceError, RunnerError
 from runner.structs import dataclass, field
 from runner.transport import agent_messages as frames
@@ -53,7 +56,11 @@ class Node:
     shares: MachineShares
     slots: set[int] = field(default_factory=set)
     is_leaving: bool = False
+    #: Starts that it has refused in a row, and until when others are preferred to it.
+    refusals: int = 0
+    avoided_until: float = 0.0
     watches_write: bool = False
+    memory: NodeMemory = field(default_factory=NodeMemory)
 
 
 def outward_address() -> str:
@@ -136,7 +143,7 @@ class NodeDoor:
         if wanted:
             self._reactor.change_fd_events(fd, wanted)
             return
-        link = FrameLink(proof.stream(), frames.FROM_AGENT)
+        link = FrameLink(proof.stream(), frames.FROM_AGENT, frames.MADE)
         self._reactor.unwatch_fd(fd)
         self._reactor.watch_fd(fd, READ, lambda _mask: self._hear_hello(link, proof.peer, fd))
         self._hear_hello(link, proof.peer, fd)  # the connection may have read ahead
@@ -207,3 +214,20 @@ class NodeDoor:
 def send_plan(link: FrameLink, plan: AgentPlan) -> None:
     """Tell an agent what its workers will need."""
     link.send(frames.PLAN, body=[encode_body(plan)])
+
+
+def end_agents(links: list[FrameLink], seconds: float) -> None:
+    """Have agents end, wait so long for that, and close their connections."""
+    for link in links:
+        link.send(frames.CLOSE)
+    until = time.monotonic() + seconds
+    while (left := [link for link in links if not link.end_reason]) and time.monotonic() < until:
+        poll = select.poll()
+        for link in left:
+            poll.register(link.fileno(), READ | (WRITE if link.wants_to_write else 0))
+        poll.poll(max(0.0, until - time.monotonic()) * 1000)
+        for link in left:
+            link.flush()
+            link.receive()
+    for link in links:
+        link.close()

@@ -5,7 +5,9 @@ A place is what a worker needs: one CPU, or what `resources` of its task says. A
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from heapq import heapify, heapreplace
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from runner.engines.nodes import Node
+    from runner.shm.registry import WorkerMemory
     from runner.worker.spec import WorkerSpec
 
 _ONE_CPU = Resources()
+#: Seconds for which a machine that has refused a start gets no other, times two for each time, up to a minute.
+_FIRST_AVOIDED, _MAX_AVOIDED = 1.0, 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -35,49 +40,110 @@ class RemoteWorker:
     shown: ShownPosition = ShownPosition(0, 0)
     stack: str = ""
     weight: int = 0
+    is_ready: bool = False
+    memory: WorkerMemory | None = None
 
 
 class WorkerPlaces:
-    """The nodes of a run, and the workers that have no place yet, in turn. `resources` by task, where it says some."""
+    """The nodes of a run, and the workers that have no place yet. `resources` by task, where it says some.
+
+    Tasks are given places in turn: with all of them taken by one task, those behind it would have one worker each.
+    """
 
     def __init__(self, resources: Mapping[str, Resources]) -> None:
         self._resources = resources
         self.nodes: dict[str, Node] = {}
         self.waiting: dict[int, RemoteWorker] = {}
+        self._waiting_by_task: dict[str, dict[int, RemoteWorker]] = {}
         self._placed_by_task: Counter[str] = Counter()
+
+    def add_waiting(self, worker: RemoteWorker) -> None:
+        """Let a worker wait for a place."""
+        self.waiting[worker.spec.slot] = worker
+        self._waiting_by_task.setdefault(worker.spec.task, {})[worker.spec.slot] = worker
+
+    def withdraw(self, slot: int) -> RemoteWorker | None:
+        """Return the worker of this slot if it waits, and let it wait no more."""
+        worker = self.waiting.pop(slot, None)
+        if worker is not None:
+            del self._waiting_by_task[worker.spec.task][slot]
+        return worker
+
+    def wanted_by(self, task: str) -> Resources:
+        """Return what a worker of a task needs."""
+        return self._resources.get(task, _ONE_CPU)
 
     def emptiest_node(self) -> Node | None:
         """Return the machine with the most free CPUs, even if that is none; None if there is no machine."""
-        return max(self._staying_nodes(), key=lambda node: node.shares.free_cpus, default=None)
+        return max(self._usable_nodes(), key=lambda node: node.shares.free_cpus, default=None)
 
-    def _staying_nodes(self) -> list[Node]:
-        return [node for node in self.nodes.values() if not node.is_leaving]
+    def _usable_nodes(self) -> list[Node]:
+        """Return the machines that stay; those that have refused a start a moment ago only if there are no others."""
+        staying = [node for node in self.nodes.values() if not node.is_leaving]
+        now = time.monotonic()
+        return [node for node in staying if node.avoided_until <= now] or staying
 
     def give_places(self) -> list[RemoteWorker]:
         """Give those that wait a place as far as there are any; the first worker of a task wherever a machine is.
 
-        Tasks wait for each other's items: with all places taken by one of them, a run would stand still.
+        Tasks wait for each other's items: with all places taken by one of them, a run would stand still. A turn costs
+        as much as the machines and the workers that get a place, not as those that go on waiting.
         """
         placed: list[RemoteWorker] = []
-        nodes = self._staying_nodes()
-        without_room: set[Resources] = set()
-        for slot, worker in list(self.waiting.items()) if nodes else ():
-            task = worker.spec.task
-            wanted, is_first = self._resources.get(task, _ONE_CPU), not self._placed_by_task[task]
-            if wanted in without_room and not is_first:
-                continue
-            by_room = sorted(nodes, key=lambda node: -node.shares.free_cpus)
-            node = next((node for node in by_room if node.shares.take(slot, wanted)), None)
-            if node is None:
-                without_room.add(wanted)
-                if is_first:
-                    node = next((node for node in by_room if node.shares.take(slot, wanted, crowded=True)), None)
-            if node is not None:
-                del self.waiting[slot]
-                self._placed_by_task[task] += 1
-                worker.node = node
-                placed.append(worker)
+        if not self.waiting:
+            return placed
+        nodes = self._usable_nodes()
+        by_room = [(-node.shares.free_cpus, number, node) for number, node in enumerate(nodes)]
+        heapify(by_room)
+        asking = {task: workers for task, workers in self._waiting_by_task.items() if workers}
+        while asking and nodes:
+            for task, workers in list(asking.items()):
+                worker = next(iter(workers.values()))
+                if self._place(worker, by_room):
+                    placed.append(worker)
+                else:
+                    workers = {}  # noqa: PLW2901  no other worker of this task fits either
+                if not workers:
+                    del asking[task]
         return placed
+
+    def _place(self, worker: RemoteWorker, by_room: list[tuple[int, int, Node]]) -> bool:
+        """Give a worker its place; `by_room` is a heap of machines, the emptiest first."""
+        slot, task = worker.spec.slot, worker.spec.task
+        wanted, is_first = self.wanted_by(task), not self._placed_by_task[task]
+        taken, (_, number, node) = by_room[0], by_room[0]
+        if not node.shares.take(slot, wanted):
+            # Where CPUs are all that is wanted, no other machine has more of them.
+            others = sorted(by_room)[1:] if wanted.gpus or wanted.memory else []
+            found = next((each for each in others if each[2].shares.take(slot, wanted)), None)
+            if found is None and is_first:
+                crowded = sorted(by_room)
+                found = next((each for each in crowded if each[2].shares.take(slot, wanted, crowded=True)), None)
+            if found is None:
+                return False
+            taken, (_, number, node) = found, found
+        fresh = (-node.shares.free_cpus, number, node)
+        if taken is by_room[0]:
+            heapreplace(by_room, fresh)
+        else:
+            by_room[by_room.index(taken)] = fresh
+            heapify(by_room)
+        self.withdraw(slot)
+        self._placed_by_task[task] += 1
+        worker.node = node
+        return True
+
+    def avoid_node(self, node: Node) -> float:
+        """Start nothing on a machine that has refused a start, for a while; return for how many seconds."""
+        node.refusals += 1
+        pause = min(_MAX_AVOIDED, _FIRST_AVOIDED * 2.0 ** (node.refusals - 1))
+        node.avoided_until = time.monotonic() + pause
+        return pause
+
+    def capacity(self, task: str) -> int:
+        """Return how many workers of a task would have room, were all machines empty."""
+        wanted = self.wanted_by(task)
+        return sum(node.shares.capacity(wanted) for node in self.nodes.values() if not node.is_leaving)
 
     def give_back(self, worker: RemoteWorker, node: Node | None) -> None:
         """Take the place of a worker back; without a `node` its machine is gone as well."""
@@ -90,9 +156,10 @@ class WorkerPlaces:
     def placed_spec(self, worker: RemoteWorker) -> WorkerSpec:
         """Return the description of a worker for its node: with the GPUs and the threads that it has there."""
         wanted = self._resources.get(worker.spec.task)
+        spec = replace(worker.spec, node=worker.node.name if worker.node is not None else "")
         if wanted is None or worker.node is None or worker.spec.previews_suspects:
-            return worker.spec
-        return replace(worker.spec, env=worker.node.shares.worker_env(worker.spec.slot, wanted, worker.spec.env))
+            return spec
+        return replace(spec, env=worker.node.shares.worker_env(worker.spec.slot, wanted, worker.spec.env))
 
     def wanted_bundles(self, workers: Iterable[RemoteWorker], launched: Collection[str]) -> list[WorkerBundle]:
         """Return what a launcher is to have places for: all that wait, and those on nodes that it has started."""

@@ -32,16 +32,17 @@ from runner.error_text import clean_stack, describe_refusal
 from runner.errors import SpawnError
 from runner.shm.registry import UnknownBlock, WorkerMemory
 from runner.structs import dataclass, field
-from runner.transport.messages import ArenaNotice, Credit, Failed, Finished, Grant, Produced, Reply, SharedPayload
+from runner.transport.messages import ArenaNotice, Credit, Failed, Finished, Grant, Produced, Reply
 from runner.transport.progress_page import memory_file
 from runner.transport.socket_link import SupervisorLink, connected_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from runner.engines.reactor import LocalReactor
     from runner.engines.spawn import Spawner, StartedProcess
     from runner.shm.registry import ArenaRegistry
+    from runner.transport import framing
     from runner.transport.messages import ToWorker
     from runner.transport.progress_page import Position, ProgressPage
     from runner.worker.spec import WorkerSpec
@@ -179,18 +180,33 @@ class ProcessEngine:
         worker_memory = worker.worker_memory
         if type(message) is Grant:
             for grant in (message, *message.other_grants):
-                blocks: list[Any] = []
-                for part in grant.parts:
-                    if type(part.payload) is SharedPayload:
-                        blocks += part.payload.blocks
-                if blocks:
-                    for number, fd in self._arena_registry.lend_blocks(worker_memory, grant.lease, blocks):
-                        worker.link.send(ArenaNotice(number, fd))
+                if blocks := shared_payloads.granted_blocks(grant):
+                    self._lend_blocks(worker, grant.lease, blocks)
         elif type(message) is not Credit:
             return message
         if worker_memory.arena is not None and worker_memory.arena.freed_offsets:
             message = replace(message, freed_offsets=worker_memory.arena.take_freed_offsets())
         return message
+
+    def _lend_blocks(self, worker: _Worker, lease: int, blocks: Sequence[Any]) -> None:
+        for number, fd in self._arena_registry.lend_blocks(worker.worker_memory, lease, blocks):
+            worker.link.send(ArenaNotice(number, fd))
+
+    def send_packed(
+        self, slot: int, message: framing.WireBuffer, lent: Iterable[tuple[int, Sequence[Any]]] = ()
+    ) -> None:
+        """Hand over a message that is bytes already, and that came from elsewhere; `lent`: the blocks of its leases."""
+        worker = self._workers.get(slot)
+        if worker is None:
+            return
+        for lease, blocks in lent:
+            self._lend_blocks(worker, lease, blocks)
+        arena = worker.worker_memory.arena
+        if arena is not None and arena.freed_offsets:
+            worker.link.send(ArenaNotice(arena.number, freed_offsets=arena.take_freed_offsets()))
+        worker.link.send_packed(message)
+        if worker.link.wants_to_write:
+            self._watch_writing(worker)
 
     def _watch_writing(self, worker: _Worker) -> None:
         wants = worker.link.wants_to_write
@@ -229,21 +245,10 @@ class ProcessEngine:
 
     def _hold_payloads(self, worker: _Worker, message: Any) -> Any:
         """Hold what of a message's outputs lies in arenas; let go of what the worker itself no longer needs."""
-        if type(message) is not Reply and type(message) is not Produced:
-            return message
-        registry, worker_memory = self._arena_registry, worker.worker_memory
-        for output in message.outputs:
-            if output.block_refs:
-                outputs = shared_payloads.hold_payloads(registry, worker_memory, message.outputs)
-                message = replace(message, outputs=outputs)
-                break
-        if type(message) is Reply and (worker_memory.lent_blocks or message.still_viewed or message.released):
-            registry.note_views(worker_memory, message.still_viewed, message.released)
-            for ack in message.acks:
-                if not ack.keeps_rest:
-                    worker_memory.lent_blocks.pop(ack.lease, None)
-        if registry.orphans:
-            registry.close_orphans()
+        if type(message) is Reply or type(message) is Produced:
+            message = shared_payloads.hold_message(self._arena_registry, worker.worker_memory, message)
+            if self._arena_registry.orphans:
+                self._arena_registry.close_orphans()
         return message
 
     def _distrust_worker(self, worker: _Worker, why: str) -> None:

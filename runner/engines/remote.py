@@ -13,11 +13,8 @@ of the time (`lost`) in which the supervisor hears nothing and gives it up.
 
 from __future__ import annotations
 
-import contextlib
 import pickle
-import select
 import time
-from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,36 +23,47 @@ from msgspec.structs import replace
 from runner import forked_copies
 from runner.cluster.placement import MachineShares
 from runner.cluster.versions import installed_versions
-from runner.engines.engine_events import Announcement, ExitStatus, MessageReceived, WorkerExited, WorkerLeaving
-from runner.engines.nodes import Node, NodeDoor, send_plan
+from runner.engines.engine_events import (
+    Announcement,
+    ExitStatus,
+    MessageReceived,
+    PlacesChanged,
+    WorkerExited,
+    WorkerLeaving,
+)
+from runner.engines.launched_nodes import LaunchedNodes
+from runner.engines.node_traffic import TrafficRecord
+from runner.engines.nodes import Node, NodeDoor, end_agents, send_plan
 from runner.engines.places import RemoteWorker, WorkerPlaces
 from runner.engines.reactor import READ, WRITE
+from runner.engines.remote_memory import RemoteMemory
+from runner.engines.remote_output import RemoteOutput
 from runner.errors import SpawnError
 from runner.events import NodeJoined, NodeLost, Notice
 from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import DeathReport, ShownPosition, decode_body
 from runner.transport.framing import FrameError
-from runner.transport.messages import ArenaNotice, Produced, Ready, Reply
+from runner.transport.messages import ArenaNotice, Grant, Produced, Ready, Reply
 from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from runner.cluster.versions import NodeVersions
-    from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
+    from runner.engines.launched_nodes import OpenLauncher
     from runner.engines.reactor import LocalReactor
-    from runner.events import Event
+    from runner.engines.remote_output import PrintOutput
+    from runner.events import Event, NodeSummary
     from runner.model import Resources
+    from runner.shm.registry import ArenaRegistry
     from runner.transport.agent_messages import AgentPlan, Hello
     from runner.transport.frame_link import ByteStream, Frame, FrameLink
-    from runner.transport.messages import ToWorker
+    from runner.transport.messages import SharedPayload, ToWorker
     from runner.transport.peer_proof import PeerProof
     from runner.worker.spec import WorkerSpec
 
-    OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
-    PrintOutput = Callable[[str, bytes, str, Callable[[], object]], None]
 #: After the end of a connection: until the kernel of the other machine has killed the workers of an agent that died.
 _FENCE_SECONDS = 0.1
 #: Workers wait so long for a place before that is told.
@@ -68,6 +76,7 @@ _NOWHERE = Position(0, 0)
 class RemoteEngine:
     """Workers on machines that join. `address` is where agents dial in, as people are told it.
 
+    `arenas` is shared with other engines: its maker closes it after them.
     `prove` begins the proof of a connection. `print_output(name, data, stream, then)` prints, and calls `then` in
     another thread; `finish_output(name)` prints the line that a dead worker has not ended. `weighed_tasks` have a limit
     of memory; `worker_count` is the number of all workers, for messages; as many machines as `max_nodes` may join.
@@ -89,31 +98,49 @@ class RemoteEngine:
         weighed_tasks: Iterable[str] = (),
         max_nodes: int | None = None,
         resources: Mapping[str, Resources] | None = None,
+        arenas: ArenaRegistry,
     ) -> None:
         self._reactor, self._plan, self._lost = reactor, plan, lost
         self._invitation, self._worker_count = invitation, worker_count
-        self._print_output, self._finish_output = print_output, finish_output
+        self._finish_output = finish_output
         self._weighed_tasks, self._max_nodes = frozenset(weighed_tasks), max_nodes
         self._workers: dict[int, RemoteWorker] = {}
+        #: Machines for which something has been gathered in this turn of the loop.
+        self._unflushed: set[Node] = set()
+        self._memory = RemoteMemory(arenas, self._unflushed)
         self._places = WorkerPlaces(resources or {})
         self._nodes, self._waiting = self._places.nodes, self._places.waiting
         self._is_waiting_watched = False
-        #: What starts machines, if something does; whether that must be told what is wanted; and what it has said.
-        self._launcher: Launcher | None = None
-        self._is_launcher_behind = False
-        self._launcher_waits_for = self._launcher_refusal = ""
-        #: Output that has been printed, by node: appended to by the printer's thread.
-        self._printed: deque[tuple[Node, int]] = deque()
+        self._output = RemoteOutput(reactor, self._nodes, print_output, self._unflushed)
+        #: Workers are to be started: all those of one turn together, as a look at all machines takes its time.
+        self._has_new_starts = False
+        self._traffic = TrafficRecord(reactor)
+        self._launched = LaunchedNodes(
+            self._workers, self._places, self._tell, self._refuse_waiting, partial(reactor.post_event, PlacesChanged())
+        )
+        self._hears: dict[int, Callable[[Node, RemoteWorker | None, Frame], None]] = {
+            frames.TRAFFIC: lambda node, _, frame: self._traffic.hear_agent(node, frame),
+            frames.LEAVING: lambda node, _, __: self._on_leaving(node),
+            frames.UNABLE: self._on_unable,
+            frames.MADE: self._memory.take_block,
+        }
         self._takes: dict[int, Callable[[RemoteWorker, Frame], None]] = {
             frames.HEARD: self._on_message,
             frames.DIED: self._on_death,
             frames.REFUSED: self._on_refusal,
-            frames.OUTPUT: self._on_output,
+            frames.OUTPUT: self._output.on_output,
             frames.SHOWS: self._on_position,
             frames.WEIGHS: self._on_weight,
             frames.STACK: self._on_stack,
         }
-        reactor.before_wait.append(self._confirm_output)
+        self._before_wait = (
+            self._start_new,
+            self._output.confirm_printed,
+            self._memory.release_blocks,
+            self._launched.tell_wanted,
+            self._flush_links,
+        )
+        reactor.before_wait += self._before_wait
         versions = versions or installed_versions(())
         self._door = NodeDoor(reactor, listener, prove, versions, lost, self._on_joined, self._tell)
         if invitation:
@@ -130,7 +157,7 @@ class RemoteEngine:
 
     def start(self, spec: WorkerSpec, generation: int) -> int:
         """Start a worker where there is a place, or when there is one; return 0."""
-        worker = RemoteWorker(replace(spec, inline_payloads=True), generation)
+        worker = RemoteWorker(spec, generation)
         if spec.previews_suspects:  # a reader of suspect items, which waits for nothing
             if (node := self._places.emptiest_node()) is None:
                 raise SpawnError("there is no machine for it")
@@ -138,11 +165,9 @@ class RemoteEngine:
             worker.node = node
             self._start_placed(worker)
             return 0
-        self._workers[spec.slot] = self._waiting[spec.slot] = worker
-        self._is_launcher_behind = True
-        self._start_waiting()
-        self._refuse_waiting()
-        self._watch_waiting()
+        self._workers[spec.slot] = worker
+        self._places.add_waiting(worker)
+        self._launched.is_behind = self._has_new_starts = True
         return 0
 
     def waits_for_place(self, slot: int) -> bool:
@@ -151,25 +176,34 @@ class RemoteEngine:
 
     def withdraw_start(self, slot: int) -> bool:
         """Start it no more; False if it has been started."""
-        if self._waiting.pop(slot, None) is None:
+        if self._places.withdraw(slot) is None:
             return False
         del self._workers[slot]
-        self._is_launcher_behind = True
+        self._launched.is_behind = True
         return True
 
     def send(self, slot: int, message: ToWorker) -> None:
         """Hand a message over; never blocks."""
         worker = self._workers.get(slot)
         if worker is not None and worker.node is not None:
+            if type(message) is Grant and self._memory.registry.is_used:
+                message = self._memory.lend_payloads(worker, message)
             body = framing.pack_message(message)
-            worker.node.link.send(frames.SEND, slot, worker.generation, body)
-            if worker.node.link.wants_to_write:  # or it has ended
-                self._watch_writing(worker.node)
+            worker.node.link.gather(frames.SEND, slot, worker.generation, body)
+            self._unflushed.add(worker.node)
+
+    def nearest_slot(self, payload: SharedPayload, slots: Iterable[int]) -> int | None:
+        """Return the slot of a worker whose machine has the bytes of a payload; None: none has."""
+        for slot in slots:
+            worker = self._workers.get(slot)
+            if worker is not None and self._memory.has_bytes(worker.node, payload):
+                return slot
+        return None
 
     def kill(self, slot: int) -> bool:
         """End the slot's worker at once; `WorkerExited` follows."""
         worker = self._workers.get(slot)
-        if self._waiting.pop(slot, None) is not None:
+        if self._places.withdraw(slot) is not None:
             assert worker is not None
             self._exit(slot, worker, ExitStatus(text="was not started"))
         elif worker is not None and worker.node is not None:
@@ -206,43 +240,40 @@ class RemoteEngine:
 
     def is_output_blocked(self, slot: int) -> bool:
         """Return True if the worker waits until its output is taken."""
-        worker = self._workers.get(slot)
-        return worker is not None and worker.shown.blocked
+        return (worker := self._workers.get(slot)) is not None and worker.shown.blocked
 
     def pause_workers(self, *, going_on: bool) -> None:
         """Stop all workers where they are, or let them go on."""
         for node in list(self._nodes.values()):
             self._send(node, frames.PAUSE, int(going_on))
 
+    def summarize_nodes(self, now: float) -> Iterator[NodeSummary]:
+        """Yield the machines that have joined, for the run's record; `now` and their times are monotonic."""
+        return self._traffic.summarize(now)
+
     def close(self) -> None:
         """End all agents, and wait a moment for that: their ends say that their workers are dead."""
         self._fork_hook.close()
         self._door.close()
-        self._reactor.before_wait.remove(self._confirm_output)
-        if self._launcher is not None:
-            self._reactor.before_wait.remove(self._tell_launcher)
+        for each in self._before_wait:
+            self._reactor.before_wait.remove(each)
         links = [node.link for node in self._nodes.values()]
         for link in links:
             self._reactor.unwatch_fd(link.fileno())
-            link.send(frames.CLOSE)
-        until = time.monotonic() + _END_SECONDS
-        while (left := [link for link in links if not link.end_reason]) and time.monotonic() < until:
-            poll = select.poll()
-            for link in left:
-                poll.register(link.fileno(), READ | (WRITE if link.wants_to_write else 0))
-            poll.poll(max(0.0, until - time.monotonic()) * 1000)
-            for link in left:
-                link.flush()
-                link.receive()
-        for link in links:
-            link.close()
-        if self._launcher is not None:  # its nodes have ended
-            self._launcher.close()
+        end_agents(links, _END_SECONDS)
+        self._launched.close()
         self._nodes.clear()
         self._workers.clear()
         self._waiting.clear()
 
     # -- places ----------------------------------------------------------------------------------------------
+
+    def _start_new(self) -> None:
+        if self._has_new_starts:  # in this turn
+            self._has_new_starts = False
+            self._start_waiting()
+            self._refuse_waiting()
+            self._watch_waiting()
 
     def _start_waiting(self) -> None:
         """Start what waits as far as there are places."""
@@ -253,9 +284,17 @@ class RemoteEngine:
         node, slot = worker.node, worker.spec.slot
         assert node is not None
         node.slots.add(slot)
-        body = pickle.dumps((self._places.placed_spec(worker), worker.spec.task in self._weighed_tasks), 5)
+        self._traffic.count_worker(node)
+        spec = self._places.placed_spec(worker)
+        if not self._memory.add_worker(worker):
+            spec = replace(spec, inline_payloads=True)
+        body = pickle.dumps((spec, worker.spec.task in self._weighed_tasks), 5)
         node.link.send(frames.START, slot, worker.generation, [body])
         self._watch_writing(node)
+
+    def _avoid_node(self, node: Node) -> None:
+        """Prefer other machines to one that cannot start a worker; when that is over, look again at what waits."""
+        self._reactor.call_later(self._places.avoid_node(node), self._start_waiting)
 
     def _watch_waiting(self) -> None:
         if not self._is_waiting_watched and self._waiting:
@@ -266,8 +305,9 @@ class RemoteEngine:
         """Say what is missing if workers have waited for all the time since."""
         self._is_waiting_watched = False
         if before & set(self._waiting):
-            text = self._places.describe_waiting(self._worker_count, self._invitation)
-            self._tell(": ".join(each for each in (text, self._launcher_waits_for) if each))
+            count = max(self._worker_count, len(self._workers))
+            text = self._places.describe_waiting(count, self._invitation)
+            self._tell(": ".join(each for each in (text, self._launched.waits_for) if each))
         elif self._waiting:
             self._watch_waiting()
 
@@ -275,31 +315,18 @@ class RemoteEngine:
 
     def use_launcher(self, open_launcher: OpenLauncher) -> None:
         """Have machines started by what `open_launcher(wanted, report)` returns; it is closed with this."""
-        self._launcher = open_launcher(
-            lambda: self._places.wanted_bundles(self._workers.values(), self._launcher.nodes if self._launcher else ()),
-            self._hear_launcher,
-        )
-        self._reactor.before_wait.append(self._tell_launcher)
+        self._launched.open(open_launcher)
 
-    def _tell_launcher(self) -> None:
-        if self._is_launcher_behind and self._launcher is not None:
-            self._is_launcher_behind = False
-            self._launcher.tell_wanted()
-
-    def _hear_launcher(self, said: LaunchReport) -> None:
-        if said.waiting is not None:
-            self._launcher_waits_for = said.waiting
-        if said.ended and said.ended not in self._nodes:
-            self._tell(f"node `{said.ended}` has ended: {said.why}")
-        if said.refused or said.failed:
-            self._launcher_refusal = said.refused or f"what starts nodes is gone: {said.failed}"
-            self._refuse_waiting()
+    def auto_worker_count(self, task: str) -> int:
+        """Return how many workers a task with `workers = "auto"` has now: one for each place that it could have."""
+        return self._launched.capacity(task, self._max_nodes)
 
     def _refuse_waiting(self) -> None:
         """End what waits for a place that it will never have: its task fails with the reason."""
-        for slot in list(self._waiting) if self._launcher_refusal else ():
-            worker = self._waiting.pop(slot)
-            self._exit(slot, worker, ExitStatus(text=f"could not be started: {self._launcher_refusal}"))
+        for slot in list(self._waiting) if self._launched.refusal else ():
+            worker = self._places.withdraw(slot)
+            assert worker is not None
+            self._exit(slot, worker, ExitStatus(text=f"could not be started: {self._launched.refusal}"))
 
     def _tell(self, text: str) -> None:
         self._announce(Notice(time.monotonic(), text))
@@ -322,8 +349,11 @@ class RemoteEngine:
         shares = MachineShares(hello.places, hello.gpus, hello.memory)
         node = self._nodes[name] = Node(name, peer, hello, link, shares)
         self._reactor.watch_fd(link.fileno(), READ, partial(self._on_ready, node))
+        self._traffic.add_node(node)
         self._announce(NodeJoined(time.monotonic(), name, hello.host, int(hello.places), hello.cpus, hello.memory))
-        send_plan(link, self._plan)
+        self._memory.add_node(node)
+        self._reactor.post_event(PlacesChanged())
+        send_plan(link, replace(self._plan, node_number=node.memory.number))
         self._hear(node, more)
         self._start_waiting()
         self._watch_writing(node)
@@ -338,12 +368,20 @@ class RemoteEngine:
         node.link.send(kind, slot, generation)
         self._watch_writing(node)
 
+    def _flush_links(self) -> None:
+        """Send what was gathered in this turn."""
+        while self._unflushed:
+            node = self._unflushed.pop()
+            if self._nodes.get(node.name) is node:
+                if not node.watches_write:
+                    node.link.flush()
+                self._watch_writing(node)
+
     def _watch_writing(self, node: Node) -> None:
         """Have the reactor say when what waits can be written; see to a connection that has ended."""
         if node.link.end_reason:
-            self._lose_node(
-                node, "has left" if node.is_leaving and node.shares.is_empty else f"is gone: {node.link.end_reason}"
-            )
+            has_left = node.is_leaving and node.shares.is_empty
+            self._lose_node(node, "has left" if has_left else f"is gone: {node.link.end_reason}")
         elif node.link.wants_to_write != node.watches_write and self._nodes.get(node.name) is node:
             node.watches_write = node.link.wants_to_write
             self._reactor.change_fd_events(node.link.fileno(), READ | (WRITE if node.watches_write else 0))
@@ -351,19 +389,21 @@ class RemoteEngine:
     def _hear(self, node: Node, got: list[Frame]) -> None:
         for frame in got:
             worker = self._workers.get(frame.slot)
-            if frame.kind == frames.LEAVING:
-                self._on_leaving(node)
-            elif frame.kind == frames.UNABLE:
-                node.link.end_reason = bytes(frame.body).decode("utf-8", "replace")
-                return
-            elif worker is None or worker.node is not node or worker.generation != frame.generation:
-                continue  # of a worker that is not there any more
-            elif (take := self._takes.get(frame.kind)) is not None:
-                try:
+            if worker is not None and (worker.node is not node or worker.generation != frame.generation):
+                worker = None  # what it says is of a worker that is not there any more
+            try:
+                if (hear := self._hears.get(frame.kind)) is not None:
+                    hear(node, worker, frame)
+                elif worker is not None and (take := self._takes.get(frame.kind)) is not None:
                     take(worker, frame)
-                except FrameError as error:  # its machine cannot be trusted any more
-                    node.link.end_reason = str(error)
-                    return
+            except FrameError as error:  # its machine cannot be trusted any more, or cannot go on
+                node.link.end_reason = str(error)
+                return
+            if node.memory.arrived and frame.kind == frames.HEARD:  # no message will name what this one has not
+                node.memory.arrived.clear()
+
+    def _on_unable(self, _node: Node, _worker: RemoteWorker | None, frame: Frame) -> None:
+        raise FrameError(bytes(frame.body).decode("utf-8", "replace"))
 
     def _on_leaving(self, node: Node) -> None:
         node.is_leaving = True
@@ -375,13 +415,15 @@ class RemoteEngine:
         if self._nodes.get(node.name) is not node:
             return
         del self._nodes[node.name]
+        self._memory.remove_node(node)
+        self._traffic.remove_node(node, why)
         self._reactor.unwatch_fd(node.link.fileno())
         node.link.close()
         lost = [(slot, self._workers[slot]) for slot in sorted(node.slots)]
         for _, worker in lost:
             worker.node = None
-        names = tuple(worker.spec.name for _, worker in lost if not worker.spec.previews_suspects)
-        self._announce(NodeLost(time.monotonic(), node.name, why, names))
+        names = (worker.spec.name for _, worker in lost if not worker.spec.previews_suspects)
+        self._announce(NodeLost(time.monotonic(), node.name, why, tuple(names)))
         if lost:
             self._reactor.call_later(_FENCE_SECONDS, partial(self._tell_lost, node, lost))
 
@@ -405,7 +447,8 @@ class RemoteEngine:
         lost: bool = False,
     ) -> None:
         del self._workers[slot]
-        self._is_launcher_behind = True
+        self._memory.forget_worker(worker)
+        self._launched.is_behind = True
         self._finish_output(worker.spec.name)
         event = WorkerExited(slot, worker.generation, exit_status, position, stack, socket_broken, lost)
         self._reactor.post_event(event)
@@ -417,10 +460,9 @@ class RemoteEngine:
         assert worker.node is not None
         if type(message) is Ready:
             message = Ready(message.pid, worker.node.name)
+            worker.is_ready, worker.node.refusals, worker.node.avoided_until = True, 0, 0.0
         elif type(message) is Reply or type(message) is Produced:
-            for output in message.outputs:
-                if output.block_refs:
-                    raise FrameError("it sent a place in memory that this machine does not have")
+            message = self._memory.hold_message(worker, message)
         elif type(message) is ArenaNotice:
             return
         self._reactor.post_event(MessageReceived(frame.slot, frame.generation, message))
@@ -428,6 +470,8 @@ class RemoteEngine:
     def _on_death(self, worker: RemoteWorker, frame: Frame) -> None:
         report = decode_body(frame.body, DeathReport)
         self._places.give_back(worker, worker.node)
+        if worker.node is not None and not worker.is_ready:
+            self._avoid_node(worker.node)
         exit_status = ExitStatus(report.code, report.signal, report.text)
         position = Position(report.lease, report.index, report.width)
         broken = report.socket_broken
@@ -438,32 +482,10 @@ class RemoteEngine:
         assert worker.node is not None
         text = bytes(frame.body).decode("utf-8", "replace").partition(" could not be started: ")[2]
         self._places.give_back(worker, worker.node)
+        self._avoid_node(worker.node)
         exit_status = ExitStatus(text=f"could not be started on node {worker.node.name}: {text}")
         self._exit(frame.slot, worker, exit_status, lost=worker.node.is_leaving)  # a machine that is to go hurries
         self._start_waiting()
-
-    def _on_output(self, worker: RemoteWorker, frame: Frame) -> None:
-        node, data = worker.node, bytes(frame.body[1:])
-        assert node is not None
-        stream = "err" if bytes(frame.body[:1]) == b"e" else "out"
-
-        def confirm() -> None:
-            if self._nodes.get(node.name) is node:  # else the run may have ended, and the reactor with it
-                self._printed.append((node, len(data)))
-                with contextlib.suppress(OSError, ValueError):
-                    self._reactor.wake_up()
-
-        self._print_output(worker.spec.name, data, stream, confirm)
-
-    def _confirm_output(self) -> None:
-        """Tell agents that output of theirs has been printed: they read on."""
-        counts: Counter[Node] = Counter()
-        while self._printed:
-            node, count = self._printed.popleft()
-            counts[node] += count
-        for node, count in counts.items():
-            if self._nodes.get(node.name) is node:
-                self._send(node, frames.WRITTEN, count)
 
     @staticmethod
     def _on_position(worker: RemoteWorker, frame: Frame) -> None:

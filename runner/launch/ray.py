@@ -130,6 +130,8 @@ class RayLauncher:
         self.agents: dict[str, RayNode] = {}
         self.short_lives = 0
         self.told_waiting = ""
+        #: What was free on each machine when it was seen first: as many workers there are with `workers = "auto"`.
+        self.offers: dict[str, list[float]] = {}
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         self.node_affinity = strategies.NodeAffinitySchedulingStrategy
         self.get_status = importlib.import_module("ray.autoscaler.v2.sdk").get_cluster_status
@@ -142,6 +144,7 @@ class RayLauncher:
     def run(self) -> None:
         """Do what is wanted until the end of the input."""
         threading.Thread(target=self._read_input, daemon=True).start()
+        self.look_at_cluster()
         while True:
             try:
                 kind, name, value = self.events.get(timeout=_LOOK_SECONDS)
@@ -216,10 +219,14 @@ class RayLauncher:
         """Ask Ray for its machines; what our agents have asked for and Ray has not counted yet is not free."""
         status = self.get_status(self.ray.get_runtime_context().gcs_address)
         cluster = Cluster(status)
+        if cluster.free.keys() - self.offers.keys():
+            self.offers = {**cluster.free, **self.offers}
+            self.say(offers=list(self.offers.values()))
         for agent in self.agents.values():
             if not agent.is_started and agent.where in cluster.free:
                 free = cluster.free[agent.where]
-                cluster.free[agent.where] = [has - needs for has, needs in zip(free, needed(agent.load), strict=True)]
+                left = [has - needs for has, needs in zip(free, needed(agent.load), strict=True)]
+                cluster.free[agent.where] = [max(0.0, each) for each in left]  # it may have been counted by now
         return cluster
 
     def start_agent(self, where: str, load: Counter[Shape]) -> None:

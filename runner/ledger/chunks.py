@@ -24,7 +24,8 @@ class Chunk(Struct, frozen=True):
     `shared_bytes` of these bytes are in shared memory: they count for a queue's bound, and next to nothing for how
     many are moved at once.
     `number` is unique in a run and never changes, so `number.index` names an item for good. `origin` is the number of
-    the chunk whose payload a dead letter shares. Of a queue with `order = "priority"` all its items have the `rank`.
+    the chunk whose payload a dead letter shares. Of a queue with `order = "priority"` all its items have the `rank`;
+    of one with lanes they are in the `bucket`.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Chunk(Struct, frozen=True):
     shared_bytes: int = 0
     origin: int = 0
     rank: float = 0.0
+    bucket: int = 0
 
 
 @dataclass(slots=True, eq=False)

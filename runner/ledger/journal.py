@@ -125,6 +125,8 @@ class LedgerImage(Struct):
     again: set[str] = field(default_factory=set)
     #: Queues that carry dead letters, or did so in an earlier life: what they were put was counted where it died.
     letter_queues: set[str] = field(default_factory=set)
+    #: The lanes of queues when the run was executed last: what these are owed is in buckets of them.
+    lanes: dict[str, str] = field(default_factory=dict)
 
     def count_done(self) -> int:
         """Return how many items are done, as the balance of the run has it."""

@@ -25,6 +25,8 @@ class Lease:
     order_entry: OrderEntry | None = None
     #: Items at its beginning that are over already; positions that a worker tells count from before them.
     finished_items: int = 0
+    #: When it was granted, for tasks whose workers execute many at a time: they do not show which.
+    granted_at: float = 0.0
 
     def drop_finished(self, done: int) -> None:
         """Drop the first `done` items, which are over; the worker goes on with the rest."""

@@ -71,10 +71,10 @@ class Ledger:
         self._sleepers = False
 
     def make_chunk(
-        self, payload: Any, items: int, size: int, shared: int = 0, origin: int = 0, rank: float = 0.0
+        self, payload: Any, items: int, size: int, shared: int = 0, origin: int = 0, rank: float = 0.0, bucket: int = 0
     ) -> Chunk:
         """Number a new chunk, of whose bytes so many are `shared`."""
-        return Chunk(next(self._chunks), payload, items, size, shared, origin, rank)
+        return Chunk(next(self._chunks), payload, items, size, shared, origin, rank, bucket)
 
     def number_chunks_from(self, number: int) -> None:
         """Number chunks from here on: smaller numbers are those of an earlier life of the run."""
@@ -376,7 +376,7 @@ class Ledger:
             return [(line, again, verdict.until)]
         if self.journal is not None:  # also of an ordered task: such an item makes nothing that could wait
             self.journal.settle(line, piece, task, "dead" if isinstance(verdict, Dead) else "dropped")
-        line.leased_items -= piece.count
+        line.end_items(piece)
         for counts in (line.counts, self.task_counts[task]):
             if isinstance(verdict, Dead):
                 counts.dead += piece.count
@@ -390,7 +390,7 @@ class Ledger:
     def _done(self, lease: Lease, start: int, length: int) -> None:
         whole = not start and length == lease.count
         for line, piece in lease.item_ranges if whole else lease.locate_ranges(start, length):
-            line.leased_items -= piece.count
+            line.end_items(piece)
             line.counts.done += piece.count
             self.task_counts[lease.task].done += piece.count
             if line.queue not in self.dead_letter_queues:

@@ -7,7 +7,7 @@ from bisect import bisect
 from collections import deque
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -27,7 +27,8 @@ _POSITIONS: dict[str, Callable[[ItemRange], tuple[float, ...]]] = {
     "lifo": lambda piece: (-piece.ticket, -piece.start),
     "priority": attrgetter("chunk.rank", "ticket", "start"),
 }
-_ARRIVAL = _POSITIONS["fifo"]
+#: The place of a piece by its arrival.
+ARRIVAL = _POSITIONS["fifo"]
 
 
 def queue_of_line(name: str) -> str:
@@ -105,6 +106,8 @@ class Subscription:
     what comes in, or of what has waited longest. Its bounds count what waits; what comes back is never dropped.
     """
 
+    #: Its items are in lanes (`lanes.LanedSubscription`).
+    has_lanes: ClassVar[bool] = False
     queue: str
     readers: tuple[str, ...]
     size: int = 1000
@@ -222,7 +225,7 @@ class Subscription:
     def _oldest_index(self) -> int | None:
         """Return where in `ready_ranges` that is which has waited longest and never came back."""
         if self.order == "priority":
-            found = ((_ARRIVAL(each), at) for at, each in enumerate(self.ready_ranges) if not each.came_back)
+            found = ((ARRIVAL(each), at) for at, each in enumerate(self.ready_ranges) if not each.came_back)
             return min(found, default=(None, None))[1]
         places = range(len(self.ready_ranges)) if self.order == "fifo" else reversed(range(len(self.ready_ranges)))
         return next((at for at in places if not self.ready_ranges[at].came_back), None)
@@ -263,6 +266,10 @@ class Subscription:
         self.held_bytes -= sum(piece.size for piece in taken)
         self.leased_items += len(taken)
         return taken
+
+    def end_items(self, piece: ItemRange) -> None:
+        """Note that granted items have ended."""
+        self.leased_items -= piece.count
 
     def take_back(self, piece: ItemRange, task: str) -> None:
         """Return items that were done, because what they made has not left."""

@@ -6,6 +6,8 @@
         concurrency  items in flight, of those allowed                twice as many
         interpreter  CPU time of all threads and the supervisor       one of the tasks moves to processes
         machine      CPU time of the run, of what others leave        nothing
+        network      time in which one of its directions was full     half the bytes
+        nodes        CPU time of the workers on other machines        nothing
 
 The largest share is the limit, and throughput can grow until the next one is reached: the bottleneck law of operational
 analysis (Denning and Buzen, The Operational Analysis of Queueing Network Models, 1978). Time in which even the limit
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.fed_runs import is_added_task
 from runner.report.record import Bottleneck
 from runner.structs import dataclass
 from runner.topology import connected_groups
@@ -23,7 +26,7 @@ from runner.topology import connected_groups
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.events import TaskPlanned, TaskSummary, WorkerNow
+    from runner.events import NodeSummary, TaskPlanned, TaskSummary, WorkerNow
     from runner.report.record import RunRecord
 
 #: Shorter runs are mostly start and end, seconds.
@@ -32,6 +35,8 @@ MIN_RUN_SECONDS = 0.5
 MIN_MAIN_SHARE, MIN_LONE_SHARE = 0.6, 0.8
 #: From these shares on something is a limit.
 MIN_BUSY_SHARE, MIN_REACHED_SHARE, MIN_INTERPRETER_SHARE, MIN_MACHINE_SHARE = 0.7, 0.9, 0.85, 0.9
+#: The same for a direction of a connection. It is looked at ten times a second, and may be empty for a moment.
+MIN_NETWORK_SHARE = 0.7
 #: One interpreter computes at most all of the time; the rest is noise.
 MAX_INTERPRETER_SHARE = 1.15
 #: With fewer items a rate has not shown.
@@ -77,7 +82,10 @@ class TaskLoad:
         self.work_seconds = sum(each.worked for each in spent)
         # Without what their starts have taken.
         computing = [(each.cpu, each.spent.worked, each.spent.starting) for each in summary.workers]
-        self.cpu_seconds = sum(min(cpu, max(worked, cpu - starting)) for cpu, worked, starting in computing)
+        used = [min(cpu, max(worked, cpu - starting)) for cpu, worked, starting in computing]
+        self.cpu_seconds = sum(used)
+        #: The part of it on other machines.
+        self.far_cpu_seconds = sum(cpu for cpu, worker in zip(used, summary.workers, strict=True) if worker.node)
         self.item_seconds = sum(edge * count for edge, count in summary.times)
         self.item_count = summary.sent if self.is_source else summary.taken
         self.had_backlog = any(most.get(queue.name, 0) >= min(2, queue.size or 2) for queue in inputs)
@@ -86,7 +94,8 @@ class TaskLoad:
         if plan.least_workers and summary.active > 0:
             self.mean_workers = sum(record.seconds - each.ended - start for each in spent) / summary.active
         self.suggested_workers = self.worker_count + max(1, self.worker_count // 4)
-        self.can_use_more = not self.is_source and self.item_count >= 4 * self.suggested_workers
+        has_lanes = any(queue.lane for queue in inputs)  # what waits there may be of one of them
+        self.can_use_more = not self.is_source and not has_lanes and self.item_count >= 4 * self.suggested_workers
 
     def share_until(self, end: float, seconds: float) -> float:
         """Return these seconds as a share of the time from its begin until `end`."""
@@ -128,7 +137,8 @@ def other_programs_share(record: RunRecord) -> float:
     """
     if record.idle is None:
         return 0.0
-    ours = record.cpu + sum(worker.cpu + worker.spent.starting for worker in _workers_in_mode(record, "process"))
+    here = [worker for worker in _workers_in_mode(record, "process") if not worker.node]
+    ours = record.cpu + sum(worker.cpu + worker.spent.starting for worker in here)
     return max(0.0, 1 - record.idle - ours / (max(1, record.plan.machine.cores) * record.seconds))
 
 
@@ -191,6 +201,8 @@ def find_bottleneck(record: RunRecord) -> Bottleneck | None:
     shares = _resource_shares(main, beside, record, stop)
     if (machine := _machine_bottleneck(shares)) is not None or stop > 1 / MIN_GAIN:
         return machine  # what goes on beside it takes as long: faster, it would not shorten the run
+    if (network := _network_bottleneck(shares, record)) is not None:
+        return network
     return _withdraw_vain_advice(_interpreter_bottleneck(shares) or _largest_bottleneck(shares), shares)
 
 
@@ -225,14 +237,29 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
     cores = max(1, record.plan.machine.cores)
     # What runner itself took of a core: the supervisor and the printer.
     own = max(0.0, record.cpu - sum(worker.cpu for worker in _workers_in_mode(record, "thread"))) / record.seconds
-    computing = sum(load.cpu_seconds * part for load, part in all_loads) / window
+    computing = sum((load.cpu_seconds - load.far_cpu_seconds) * part for load, part in all_loads) / window
     ours, theirs = (computing + own) / cores, other_programs_share(record)
     of["machine", ""] = ours / (1 - min(theirs, FAIR_MACHINE_SHARE))
     threads = sum(load.cpu_seconds * part for load, part in all_loads if load.plan.mode == "thread") / window
     # Threads that take more than one core let the interpreter go while they compute.
     if own < threads and threads + own <= MAX_INTERPRETER_SHARE:
         of["interpreter", ""] = threads + own
+    if record.nodes:
+        of |= {("network", node.name): _full_share(node, main, record) for node in record.nodes}
+        far = sum(load.far_cpu_seconds * part for load, part in all_loads) / window
+        of["nodes", ""] = far / max(1, _far_cores(record))
     return ResourceShares(of, main, record.seconds, stop, cores, ours, theirs)
+
+
+def _full_share(node: NodeSummary, main: Pipeline, record: RunRecord) -> float:
+    """Return the share of a pipeline's time in which one direction of a machine's connection was full."""
+    seconds = (record.seconds if node.left is None else node.left) - node.joined
+    return max(node.sending, node.receiving) * min(1.0, max(0.0, seconds) / main.seconds)
+
+
+def _far_cores(record: RunRecord) -> int:
+    """Return the cores of the machines that have joined: those of a host count once, whatever agents it has."""
+    return sum({node.host: node.cpus for node in record.nodes}.values())
 
 
 def _lone_task(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | None:
@@ -246,6 +273,10 @@ def _lone_task(main: Pipeline, record: RunRecord, stop: float) -> Bottleneck | N
 
 
 def _machine_bottleneck(shares: ResourceShares) -> Bottleneck | None:
+    if (far := shares.by_key.get(("nodes", ""), 0.0)) >= MIN_MACHINE_SHARE:
+        load = max(shares.pipeline.task_loads, key=lambda each: each.far_cpu_seconds)
+        text = f"the nodes limit the run: their cores are busy ({_format_percent(far)}), most with {load.name}"
+        return Bottleneck(f"{text}; more nodes would give more, more workers nothing", "machine", load.name)
     share, busy = shares.by_key["machine", ""], shares.run_share + shares.others_share
     crowded = (
         shares.others_share > NOTABLE_OTHERS_SHARE and busy >= CROWDED_MACHINE_SHARE and share >= CROWDED_RUN_SHARE
@@ -288,6 +319,31 @@ def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     return Bottleneck(f"{text}; {advice}", "interpreter", load.name, workers, gain)
 
 
+def _network_bottleneck(shares: ResourceShares, record: RunRecord) -> Bottleneck | None:
+    """Judge the connections to other machines: the fullest of them, if nothing else has less to spare."""
+    full = {key: share for key, share in shares.by_key.items() if key[0] == "network"}
+    if not full:
+        return None
+    key = max(full, key=full.__getitem__)
+    share = full[key]
+    if share < MIN_NETWORK_SHARE or share < max(shares.by_key.values()):
+        return None
+    (node,) = (node for node in record.nodes if node.name == key[1])
+    seconds = max(1e-3, (record.seconds if node.left is None else node.left) - node.joined)
+    to_node = node.sending >= node.receiving
+    rate = f"{(node.sent if to_node else node.received) / seconds / 1e6:.3g} MB/s"
+    way = "to it" if to_node else "from it"
+    full_time = _format_percent(share)
+    text = f"the network to node `{node.name}` limits the run: {full_time} of the time full with what goes {way}"
+    text += f", {rate}"
+    others = sum(each * MIN_GAIN >= share for each in full.values()) - 1
+    text += f", and so are {others} more" if others > 1 else ", and so is one more" if others else ""
+    near = {each: part / 2 for each, part in full.items()}
+    gain, then = shares.predict_gain(near)
+    advice = f"half the bytes would give up to {gain:.1f}x" + _next_bottleneck(shares, then, key)
+    return Bottleneck(f"{text}; {advice}", "network", gain=gain, node=node.name)
+
+
 def _largest_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     of_tasks = [key for key in shares.by_key if key[0] in {"task", "rate", "concurrency"}]
     of_tasks.sort(key=lambda key: -shares.by_key[key])
@@ -320,16 +376,17 @@ def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
     key = ("task", load.name)
     share = shares.by_key[key]
     begin = f"{load.name} limits the run: {_format_percent(share)} busy"
+    if is_added_task(load.name):
+        return Bottleneck(f"{begin}; that is the work of the program that runs this", "work", load.name)
     if load.is_source:
         return _busy_source(shares, load, begin)
     if not load.had_backlog:
         return None  # nothing ever waits for it: something else paces the run, a cycle perhaps
-    if not load.can_use_more:
-        return Bottleneck(begin, "work", load.name)
     workers, least = load.suggested_workers, load.plan.least_workers
     begin += f" in {load.mean_workers:.1f} of {least}..{load.worker_count} workers" if least else ""
-    if least and load.mean_workers < FULL_RANGE_SHARE * load.worker_count:
-        return Bottleneck(begin, "work", load.name)  # it has had as many as helped
+    has_had_enough = least and load.mean_workers < FULL_RANGE_SHARE * load.worker_count  # as many as helped
+    if not load.can_use_more or has_had_enough:
+        return Bottleneck(begin, "work", load.name)
     gain, then = shares.predict_gain({key: share * load.worker_count / workers})
     if gain < MIN_GAIN:
         return Bottleneck(f"{begin}; more workers would give little, because of {_name_share(then)}", "work", load.name)
@@ -384,6 +441,7 @@ def _name_share(key: ShareKey) -> str:
     if kind == "task":
         return name
     shared = {"machine": "the machine's cores", "interpreter": "the threads' one interpreter"}
+    shared |= {"network": f"the network to node `{name}`", "nodes": "the nodes' cores"}
     return shared.get(kind, f"{name}'s {kind}")
 
 

@@ -90,10 +90,12 @@ class ThreadCapture:
 
     def __init__(self, printer: Printer) -> None:
         self.printer = printer
+        #: The name of what no worker has printed: it is the program's, if that goes on beside its run.
+        self._unknown = "" if printer.beside_caller else _UNKNOWN
         self._here = threading.local()  # not by number: another thread would inherit a dead one's
         self._names: set[str] = set()
         #: With one thread worker it is clear whose threads and child programs print.
-        self._only_name = _UNKNOWN
+        self._only_name = self._unknown
         self._sources: list[WorkerStream] = []
         self._saved: dict[int, int] = {}
         self._streams: tuple[Any, Any] = (sys.stdout, sys.stderr)
@@ -102,7 +104,7 @@ class ThreadCapture:
         """Make the current thread a worker of that name."""
         self._here.name = name
         self._names.add(name)
-        self._only_name = name if len(self._names) == 1 else _UNKNOWN
+        self._only_name = name if len(self._names) == 1 and self._unknown else self._unknown
         for source in self._sources:
             source.name = self._only_name
 

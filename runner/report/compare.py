@@ -7,7 +7,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from runner.structs import dataclass
-from runner.text import format_duration, format_rate, format_table, printable_line, printable_text, time_or_empty
+from runner.text import (
+    format_duration,
+    format_rate,
+    format_table,
+    printable_line,
+    printable_text,
+    size_or_empty,
+    time_or_empty,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +70,7 @@ _SHOWN: dict[str, Callable[[float], str]] = {
     "item": time_or_empty,
     "rate": format_rate,
     "count": lambda value: f"{value:,.0f}",
+    "size": lambda value: size_or_empty(int(value)),
     "share": lambda value: f"{100 * value:.0f} %",
 }
 
@@ -82,12 +91,15 @@ def compare_records(before: RunRecord, after: RunRecord) -> Comparison:
     """Return what is different from `before` to `after`."""
     one, two = _task_figures(before), _task_figures(after)
     tasks = {name: _pair_figures(_TASK_UNITS, one.get(name, {}), two.get(name, {})) for name in one | two}
-    whole = _pair_figures(_RUN_UNITS, _run_figures(before), _run_figures(after))
+    units = _RUN_UNITS | _NODE_UNITS if before.nodes or after.nodes else _RUN_UNITS
+    whole = _pair_figures(units, _run_figures(before), _run_figures(after))
     return Comparison(before, after, whole, tasks, _changed_lines(before, after), _changed_circumstances(before, after))
 
 
 #: Figures of a run and of a task, each with its unit.
 _RUN_UNITS = {"seconds": "s", "throughput": "rate", "done": "count", "dead": "count", "repeated": "count"}
+#: Where one of them had other machines: how many joined, and the bytes between them and the supervisor.
+_NODE_UNITS = {"nodes": "count", "sent to nodes": "size", "sent by nodes": "size"}
 _TASK_UNITS = {"workers": "count", "done": "count", "median": "item", "p99": "item", "busy": "share"}
 
 
@@ -101,14 +113,19 @@ def _run_figures(record: RunRecord) -> dict[str, float | None]:
     total = record.balance
     per_second = total.done / record.seconds if record.seconds else None
     counts = {"done": total.done, "dead": total.dead, "repeated": total.repeated}
-    return {"seconds": record.seconds, "throughput": per_second, **counts}
+    return {"seconds": record.seconds, "throughput": per_second, **counts, **_node_figures(record)}
+
+
+def _node_figures(record: RunRecord) -> dict[str, float | None]:
+    sent, received = sum(node.sent for node in record.nodes), sum(node.received for node in record.nodes)
+    return {"nodes": len(record.nodes), "sent to nodes": sent or None, "sent by nodes": received or None}
 
 
 def _task_figures(record: RunRecord) -> dict[str, dict[str, float | None]]:
     workers = {planned.name: len(planned.workers) for planned in record.plan.tasks}
     found: dict[str, dict[str, float | None]] = {}
     for task in record.tasks:
-        counts = {"workers": workers.get(task.name), "done": task.done or task.sent}
+        counts = {"workers": len(task.workers) or workers.get(task.name), "done": task.done or task.sent}
         found[task.name] = {**counts, "median": task.median, "p99": task.p99, "busy": task.busy}
     return found
 

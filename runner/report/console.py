@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.engines.engine_events import CALLER_STOPPED
 from runner.error_text import item_name
 from runner.text import (
     count_or_empty,
@@ -76,14 +77,20 @@ class Console:
             case events.TaskEnded(how="skipped"):
                 self.print_message(f"task `{event.task}` was not started: {event.why}")
             case events.RunStopping():
-                left = format_duration(max(0.0, event.until - event.at))
-                self.print_message(
-                    f"{event.why}: sources stop, what is queued drains for at most {left}; Ctrl-C again ends at once"
-                )
+                self._print_stopping(event)
             case events.RunKilled():
                 self.print_message(f"{event.why}: ending at once")
             case events.NodeJoined() | events.NodeLost() | events.Notice() | events.WorkersChanged():
                 self._print_notice(event)
+
+    def _print_stopping(self, event: events.RunStopping) -> None:
+        if self._quiet and event.why == CALLER_STOPPED:
+            return
+        left = format_duration(max(0.0, event.until - event.at))
+        what = f"what is queued drains for at most {left}; Ctrl-C again ends at once"
+        if not event.drains:
+            what = f"what workers hold may end within {left}, the rest is left"
+        self.print_message(f"{event.why}: sources stop, {what}")
 
     def _print_notice(self, event: events.NodeJoined | events.NodeLost | events.Notice | events.WorkersChanged) -> None:
         if isinstance(event, events.Notice):
@@ -135,6 +142,8 @@ class Console:
         self._printer.wait_until_written(result.closing_patience(self._plan.settings.deadline))
         if self._printer.write_error:
             self.print_message(self._printer.write_error)
+        if self._quiet and result.ended.reasons == (CALLER_STOPPED,):  # the program knows, and asked for silence
+            return
         if not self._quiet:
             for task in result.ended.tasks:
                 for worker, text in task.results.items():
@@ -230,7 +239,17 @@ def _queue_cells(queue: events.QueueSummary, size: int | None) -> dict[str, str]
         "out": format_count(queue.done),
         **{loss: count_or_empty(getattr(queue, loss)) for loss in _LOSSES},
         "at most": most,
+        "fullest bucket": _bucket_text(queue.fullest),
     }
+
+
+def _bucket_text(fullest: events.FullestBucket | None) -> str:
+    """Return how many items were in the fullest bucket of a queue with lanes, and for how long the first had waited.
+
+    >>> _bucket_text(events.FullestBucket(5, 128, 990, 31.0))
+    '990, 31s'
+    """
+    return f"{format_count(fullest.items)}, {time_or_empty(fullest.seconds)}" if fullest else ""
 
 
 def _table_lines(title: str, rows: Sequence[tuple[str, dict[str, str]]]) -> Iterator[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.report.progress import ProgressTracker
 from runner.text import format_count, format_duration, printable_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner import events
     from runner.report.printer import Printer
     from runner.report.progress import ProgressSnapshot
@@ -24,6 +27,8 @@ class Display:
     def __init__(self, printer: Printer) -> None:
         self._progress = ProgressTracker()
         self._printer = printer
+        #: Says what limits the run, where somebody has worked that out.
+        self.find_limit: Callable[[], str] = str
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and show the progress when that is new."""
@@ -32,6 +37,9 @@ class Display:
 
     def _show_progress(self) -> None:
         raise NotImplementedError
+
+    def _take_snapshot(self) -> ProgressSnapshot:
+        return replace(self._progress.take_snapshot(), limit=self.find_limit())
 
     def close(self) -> None:
         """Leave nothing of the display where it would be in the way: the run is over."""
@@ -63,7 +71,7 @@ class LiveDisplay(Display):
         if not self._shown:
             self._shown = True
             self._printer.show_panel(
-                lambda columns, lines: self._live.render_frame(self._progress.take_snapshot(), columns, lines)
+                lambda columns, lines: self._live.render_frame(self._take_snapshot(), columns, lines)
             )
 
     def close(self) -> None:
@@ -77,7 +85,7 @@ class PlainDisplay(Display):
     _last, _tenth = 0.0, 0
 
     def _show_progress(self) -> None:
-        snapshot = self._progress.take_snapshot()
+        snapshot = self._take_snapshot()
         tenth = int(10 * (snapshot.done_share or 0.0))
         waited = snapshot.seconds - self._last
         further = tenth > self._tenth and waited >= MIN_TENTH_INTERVAL and snapshot.seconds >= PLAIN_INTERVAL
@@ -97,6 +105,7 @@ def progress_line(snapshot: ProgressSnapshot) -> str:
     ]
     parts += [f"{len(going) - 6} more tasks"] if len(going) > 6 else []
     parts += [f"{snapshot.dead:,} dead"] if snapshot.dead else []
+    parts += [f"{snapshot.dropped:,} dropped"] if snapshot.dropped else []
     return "  ".join(parts)
 
 
@@ -106,7 +115,7 @@ class JsonDisplay(Display):
     _next = 0.0
 
     def _show_progress(self) -> None:
-        snapshot = self._progress.take_snapshot()
+        snapshot = self._take_snapshot()
         if snapshot.seconds >= self._next:
             self._next = snapshot.seconds + JSON_INTERVAL
             self._printer.print_message(progress_json(self._progress.started.run, snapshot))
@@ -125,8 +134,13 @@ def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
         }
         for task in snapshot.tasks
     }
-    queues = {queue.name: {"length": queue.length, "size": queue.size} for queue in snapshot.queues.values()}
-    told: dict[str, float | None] = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
+    queues = {
+        queue.name: {"length": queue.length, "size": queue.size, "wait": queue.wait and round(queue.wait, 3)}
+        for queue in snapshot.queues.values()
+    }
+    told: dict[str, float | str | None] = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
+    if snapshot.limit:
+        told["limit"] = snapshot.limit
     if snapshot.life > 1:
         told |= {"life": snapshot.life, "done_before": snapshot.done_before}
     head = {"progress": run, "title": snapshot.title, "seconds": round(snapshot.seconds, 3), **told}

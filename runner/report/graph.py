@@ -105,7 +105,8 @@ def _task_notes(task: TaskConfig | events.TaskPlanned) -> tuple[str, ...]:
 def _queue_notes(queue: QueueConfig) -> tuple[str, ...]:
     size = "" if queue.size == 1000 else str(queue.size)
     ways = (queue.full if queue.drops else "", queue.order if queue.is_ranked else "")
-    return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "", *ways)))
+    lane = f"lane {printable_text(queue.lane)}" if queue.lane else ""
+    return tuple(filter(None, (size, queue.fanout, "loop" if queue.loop else "", *ways, lane)))
 
 
 def diagram_of_run(record: RunRecord) -> Diagram:

@@ -22,13 +22,14 @@ from runner.errors import UsageError
 from runner.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from runner.report.record import RunRecord
 
 #: Raised when an event or a field is taken away or means something else; new ones may come at any time.
 EVENTS_VERSION = 1
 _MOST_WAITING = 10_000
+NO_EVENTS = "it holds no events of a run"
 
 
 def _parts(value: Any) -> dict[str, Any]:
@@ -115,25 +116,34 @@ def read(path: str) -> Iterator[events.Event]:
     """Return the events of a file that this version knows, without a last line that was cut off; else UsageError."""
     try:
         with Path(path).open(encoding="utf-8") as file:
-            head = json.loads(next(file, ""))
-            version = head.get("version")
-            if not isinstance(version, int) or "runner" not in head:
-                raise ValueError  # noqa: TRY301  as for whatever else is no file of events
-            if version > EVENTS_VERSION:
-                text = f"events of version {version}, and this runner knows {EVENTS_VERSION}: use a newer one"
-                raise UsageError(f"{path}: {text}")
-            for number, text in enumerate(file, 2):
-                if not text.endswith("\n"):
-                    return
-                found = json.loads(text)
-                name = found.pop("event", "")
-                kind = getattr(events, str(name), None)
-                if not (isinstance(kind, type) and issubclass(kind, events.Event)):
-                    continue
-                try:
-                    yield msgspec.convert(found, kind)
-                except msgspec.ValidationError as error:
-                    raise UsageError(f"{path}:{number}: not a valid {name} event: {error}") from None
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it holds no events of a run"
+            yield from parse_events(file, path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else NO_EVENTS
         raise UsageError(f"{path}: {why}") from None
+
+
+def parse_events(lines: Iterable[str], where: str) -> Iterator[events.Event]:
+    """Return the events of lines that came from `where`, as `read` does; else UsageError."""
+    rest = iter(lines)
+    try:
+        head = json.loads(next(rest, ""))
+        version = head.get("version")
+        if not isinstance(version, int) or "runner" not in head:
+            raise ValueError  # noqa: TRY301  as for whatever else is no file of events
+        if version > EVENTS_VERSION:
+            text = f"events of version {version}, and this runner knows {EVENTS_VERSION}: use a newer one"
+            raise UsageError(f"{where}: {text}")
+        for number, text in enumerate(rest, 2):
+            if not text.endswith("\n"):
+                return
+            found = json.loads(text)
+            name = found.pop("event", "")
+            kind = getattr(events, str(name), None)
+            if not (isinstance(kind, type) and issubclass(kind, events.Event)):
+                continue
+            try:
+                yield msgspec.convert(found, kind)
+            except msgspec.ValidationError as error:
+                raise UsageError(f"{where}:{number}: not a valid {name} event: {error}") from None
+    except (ValueError, AttributeError, RecursionError):
+        raise UsageError(f"{where}: {NO_EVENTS}") from None

@@ -22,6 +22,8 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _SPARED = 3
 _NAME, _LEAST_NAME = 40, 8
 _BAR = 24
+#: So many seconds in a queue are worth a word.
+_WORTH_SAYING = 1.0
 _STYLES = {
     "waiting": "dim", "starting": "cyan", "running": "green", "ok": "dim", "failed": "bold red", "skipped": "yellow",
 }  # fmt: skip
@@ -43,10 +45,12 @@ class LiveRenderer:
         """Return the lines with their widths in cells, each narrower than the terminal."""
         width = max(20, columns) - 1
         names = [cell_len(printable_line(task.name)) for task in snapshot.tasks]
+        names += [2 + cell_len(printable_line(queue)) for queue in snapshot.queues]
         fixed = 9 + _CELLS
         name = min(max([_LEAST_NAME, *names]), _NAME, max(_LEAST_NAME, width - fixed))
-        room = max(1, lines - _SPARED - 2)
-        body = self._body_lines(snapshot, name, room)
+        limit = [printable_line(snapshot.limit)] if snapshot.limit and lines > _SPARED + 4 else []
+        room = max(1, lines - _SPARED - 2 - len(limit))
+        body = self._body_lines(snapshot, name, room) + limit
         head = "".join(f"{word:>{size}}" for word, size in _HEADS)
         told = [self._heading_line(snapshot, width), self._style_text(f"{'task':<{name}} {'':<8}{head}", "dim"), *body]
         plain = [_COLOR.sub("", line) for line in told]
@@ -64,6 +68,7 @@ class LiveRenderer:
         parts += [f"{format_count(snapshot.items_read)} read"] if share is None else []
         parts += snapshot.describe_done()
         parts += [f"{format_count(snapshot.dead)} dead"] if snapshot.dead else []
+        parts += [f"{format_count(snapshot.dropped)} dropped"] if snapshot.dropped else []
         parts += [f"stopping: {printable_line(snapshot.stop_reason)}"] if snapshot.stop_reason else []
         text = "  ".join(parts)
         cells = min(_BAR, width - cell_len(text) - 4)
@@ -115,6 +120,8 @@ class LiveRenderer:
             share = queue.length / queue.size
             told = f"{_draw_bar(share, _BAR)} {format_count(queue.length)} of {format_count(queue.size)}"
             style = "yellow" if share >= 1 else "blue"
+        if queue.wait is not None and queue.wait >= _WORTH_SAYING:
+            told += f", about {format_duration(queue.wait)} to wait"
         return f"{head} {self._style_text(told, style)}"
 
 

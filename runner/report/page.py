@@ -6,7 +6,8 @@ but what ships with runner.
 
 Who does what: `_Text` shows foreign text as it is, without what steers a reader's eye (bidi marks, control characters);
 Jinja escapes it for HTML; data for the plots is JSON in which no tag can end; and should all of that fail, the policy
-in the page's head lets a browser load nothing and run only the two scripts whose hashes it names.
+in the page's head lets a browser load nothing and run only the two scripts whose hashes it names. A page that is served
+while its run goes on may ask its own server for the next one, and nobody else for anything.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from runner.events import STATES
 from runner.report.compare import compare_records
 from runner.report.graph import diagram_of_run, to_text
 from runner.report.graph_svg import SVG_STYLE, DiagramTooLarge, to_svg
+from runner.report.record import describe_exit_code
 from runner.text import (
     count_with_noun,
     cut_middle,
@@ -41,7 +43,7 @@ from runner.text import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runner.events import RunLife, TaskSummary
     from runner.report.record import FailureGroup, RunRecord, Series
@@ -50,18 +52,8 @@ if TYPE_CHECKING:
 _MOST_TRACEBACKS = 320_000
 _MOST_RESOLVED = 80_000
 _MOST_SHOWN, _MOST_WORKERS = 100, 200
-#: Ends of a run by its exit code; none of a run that goes on, or whose runner was killed.
-_MEANING: dict[int | None, tuple[str, str]] = {
-    None: ("warn", "going on, or was killed"),
-    0: ("ok", "ended well"),
-    1: ("bad", "failed"),
-    4: ("warn", "ended, and some items are dead"),
-    5: ("bad", "stopped: too many items were dead"),
-    70: ("bad", "a fault of runner's own"),
-    124: ("bad", "stopped by its deadline"),
-    130: ("warn", "stopped by Ctrl-C"),
-    143: ("warn", "stopped by SIGTERM"),
-}
+#: How the page colours an end; any other is bad.
+_RANKS: dict[int | None, str] = {None: "warn", 0: "ok", 4: "warn", 130: "warn", 143: "warn"}
 _WAITS = {
     "starting": "starting",
     "item": "waiting for an item",
@@ -86,20 +78,26 @@ _TABLE_ROWS = 12
 _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
-def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
-    """Write the page of a run; with a comparison when there is another run to compare with."""
+def render_page(record: RunRecord, before: RunRecord | None = None, *, live: bool = False) -> str:
+    """Write the page of a run; with a comparison when there is another run to compare with.
+
+    `live`: the page is served, and asks its server for the next one whenever there is one.
+    """
     scripts = (_read_asset("uPlot.iife.min.js"), _read_asset("report.js"))
     style = "\n".join((_read_asset("uPlot.min.css"), SVG_STYLE, _read_asset("report.css")))
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; "
         f"script-src {' '.join(_script_hash(script) for script in scripts)}; style-src {_script_hash(style)}"
     )
+    if live:
+        policy += "; connect-src 'self'"
     drawn = build_plots(record)
     results = [(task.name, worker, text) for task in record.tasks for worker, text in task.results.items()]
     view = {
         "record": record,
+        "live": live,
         "lines": bool(drawn["rates"] or drawn["fill"]),
-        "status": _MEANING.get(record.exit_code, ("bad", f"ended with exit code {record.exit_code}")),
+        "status": (_RANKS.get(record.exit_code, "bad"), describe_exit_code(record.exit_code)),
         "began": _local_time(record.began),
         "picture": _draw_picture(record) if record.plan.tasks else "",
         "plots": {**drawn, "states": _WAITS},
@@ -108,6 +106,7 @@ def render_page(record: RunRecord, before: RunRecord | None = None) -> str:
         "workers": [(task, worker, sum(astuple(worker.spent))) for task in record.tasks for worker in task.workers][
             :_MOST_WORKERS
         ],
+        "nodes": record.nodes[:_MOST_SHOWN],
         "failures": _shown_failures(record.failures),
         "results": [(task, worker, fit_escaped(text, 1000)) for task, worker, text in results[:_MOST_SHOWN]],
         "resolved": fit_escaped(record.plan.resolved, _MOST_RESOLVED),
@@ -229,7 +228,7 @@ def build_plots(record: RunRecord) -> dict[str, Any]:
         "lives": life_marks(record),
         "rates": throughput_plot(record, width),
         "fill": queue_fill_plot(record, width),
-        "timeline": timeline_rows(series),
+        "timeline": timeline_rows(series, worker_nodes(record)),
         "times": item_times_plot(record.tasks),
     }
 
@@ -280,30 +279,47 @@ def queue_fill_plot(record: RunRecord, width: int = 1) -> list[dict[str, Any]]:
     return queues
 
 
-def timeline_rows(series: Series) -> list[dict[str, Any]]:
-    """Return a row for each worker, or for a few neighbours of one task when there are too many."""
+def worker_nodes(record: RunRecord) -> dict[tuple[str, str], str]:
+    """Return the machine on which each worker was last, by task and worker; none of those that were here."""
+    return {(task.name, worker.name): worker.node for task in record.tasks for worker in task.workers if worker.node}
+
+
+def timeline_rows(series: Series, nodes: Mapping[tuple[str, str], str] | None = None) -> list[dict[str, Any]]:
+    """Return a row for each worker, or for a few neighbours of one task when there are too many.
+
+    Workers on other machines (`nodes`) stand below those that are here, together with those of their machine.
+    """
+    nodes = nodes or {}
     count = sum(len(workers) for workers in series.workers.values())
     together = ceil(count / MAX_TIMELINE_ROWS) or 1
     weights = [end - before for before, end in itertools.pairwise((0.0, *series.at))]
-    rows = []
+    groups: dict[str, dict[str, list[str]]] = {}
     for task, workers in series.workers.items():
-        for start in range(0, len(workers), together):
-            part = list(workers)[start : start + together]
+        for worker in workers:
+            groups.setdefault(nodes.get((task, worker), ""), {}).setdefault(task, []).append(worker)
+    rows = []
+    placed = [(node, task, names) for node, tasks in sorted(groups.items()) for task, names in tasks.items()]
+    for node, task, names in placed:
+        workers = series.workers[task]
+        for start in range(0, len(names), together):
+            part = names[start : start + together]
             name = part[0] if len(part) == 1 else f"{part[0]} to {part[-1]}"
             each_interval = zip(*(workers[one] for one in part), strict=False)
-            rows.append((task, name, [_mean_shares(shares, [1.0] * len(shares)) for shares in each_interval]))
+            shares = [_mean_shares(each, [1.0] * len(each)) for each in each_interval]
+            rows.append((node, task, name, shares))
     width = ceil(len(rows) * len(series.at) / _MOST_CELLS) or 1
     starts = range(0, len(series.at), width)
     return [
         {
             "task": printable_text(task),
             "name": printable_text(name),
+            **({"node": printable_text(node)} if groups.keys() - {""} else {}),
             "every": width,
             "cells": encode_cells(
                 _mean_shares(shares[start : start + width], weights[start : start + width]) for start in starts
             ),
         }
-        for task, name, shares in rows
+        for node, task, name, shares in rows
     ]
 
 

@@ -81,6 +81,8 @@ class Printer:
         mask: SecretMask | None = None,
         lines: LogWriter | None = None,
     ) -> None:
+        #: The program goes on beside its run: what no worker has printed is the program's.
+        self.beside_caller = False
         self.is_raw = log == "raw"
         self.color = color
         self._mask = mask or SecretMask()

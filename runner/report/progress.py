@@ -34,17 +34,22 @@ class TaskRow:
 
 @dataclass(frozen=True, slots=True)
 class QueueRow:
-    """One queue now; `size` is None when the file gives no bound."""
+    """One queue now; `size` is None when the file gives no bound.
+
+    `wait` is how long, in seconds, a new item will wait at the rate of the last seconds; None where that is not known.
+    """
 
     name: str
     length: int
     size: int | None = None
+    wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressSnapshot:
     """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds.
 
+    `limit` says what limits it, where that was worked out.
     Of a durable run that goes on, `life` is the number of this life, and `done_before` the items done before it.
     """
 
@@ -60,6 +65,8 @@ class ProgressSnapshot:
     stop_reason: str = ""
     life: int = 1
     done_before: int = 0
+    dropped: int = 0
+    limit: str = ""
 
     @property
     def done_share(self) -> float | None:
@@ -121,13 +128,22 @@ class ProgressTracker:
         sizes = {queue.name: queue.size for queue in plan.queues}
         done, total = self._source_totals(sources)
         lives = self.started.lives
+        tasks = tuple(self._task_row(name, counts, planned.get(name)) for name, counts in now.tasks.items())
+        rates: dict[str, float] = {}
+        for task in tasks:
+            for queue in planned[task.name].inputs if task.name in planned else ():
+                rates[queue] = rates.get(queue, 0.0) + task.rate
         return ProgressSnapshot(
             title=title,
             seconds=now.at - self.started.at,
-            tasks=tuple(self._task_row(name, counts, planned.get(name)) for name, counts in now.tasks.items()),
-            queues={name: QueueRow(name, length, sizes.get(name)) for name, length in now.queues.items()},
+            tasks=tasks,
+            queues={
+                name: QueueRow(name, length, sizes.get(name), length / rates[name] if rates.get(name) else None)
+                for name, length in now.queues.items()
+            },
             items_read=sum(now.tasks[name].sent for name in sources if name in now.tasks),
             dead=sum(counts.dead for counts in now.tasks.values()),
+            dropped=sum(counts.dropped for counts in now.tasks.values()),
             done=done,
             total=total,
             eta=self._estimate_remaining(done, total),

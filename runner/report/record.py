@@ -17,6 +17,27 @@ from runner.structs import dataclass, field
 
 #: Of the JSON that people's scripts read: raised when a key is taken away or means something else.
 RECORD_VERSION = 1
+#: Ends of a run by its exit code; none of a run that goes on, or whose runner was killed.
+_ENDS_BY_CODE: dict[int | None, str] = {
+    None: "going on, or was killed",
+    0: "ended well",
+    1: "failed",
+    4: "ended, and some items are dead",
+    5: "stopped: too many items were dead",
+    70: "a fault of runner's own",
+    124: "stopped by its deadline",
+    130: "stopped by Ctrl-C",
+    143: "stopped by SIGTERM",
+}
+
+
+def describe_exit_code(code: int | None) -> str:
+    """Return what an exit code says of a run.
+
+    >>> describe_exit_code(143), describe_exit_code(77)
+    ('stopped by SIGTERM', 'ended with exit code 77')
+    """
+    return _ENDS_BY_CODE.get(code, f"ended with exit code {code}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +72,9 @@ class Bottleneck:
     """The limit of the run, as one sentence, and what it is made of.
 
     `kind`: "work" (the task's workers are busy), "rate", "concurrency" (of `async def`), "interpreter" (threads share
-    one), "machine" (all cores are busy), "balanced". `workers` is how many the task would have to have for `gain` times
-    the throughput; None: more would not help. `gain` without `workers` is what the sentence's other advice would give.
+    one), "machine" (all cores are busy), "network" (between the supervisor and `node`), "balanced".
+    `workers` is how many the task would have to have for `gain` times the throughput; None: more would not help. `gain`
+    without `workers` is what the sentence's other advice would give.
     """
 
     sentence: str
@@ -60,6 +82,7 @@ class Bottleneck:
     task: str = ""
     workers: int | None = None
     gain: float | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +136,8 @@ class RunRecord:
     #: Tasks without inputs that had not ended by themselves: a source among them had more.
     unfinished: tuple[str, ...] = ()
     lives: tuple[events.RunLife, ...] = ()
+    #: The machines that joined, in the order in which they did; of a durable run, those of its last life.
+    nodes: tuple[events.NodeSummary, ...] = ()
     version: int = RECORD_VERSION
 
 

@@ -5,6 +5,7 @@ Bounded, however long the run: kinds of failures and moments are counted when th
 
 from __future__ import annotations
 
+import time
 from array import array
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
@@ -17,9 +18,11 @@ from runner.report.console import describe_executed
 from runner.report.earlier_lives import MORE, NOT_TOLD, EarlierLives, begin_moment
 from runner.report.journal import dump_json
 from runner.report.record import FailureGroup, Incident, RunRecord, Series, parse_record
+from runner.report.status import StatusWriter
+from runner.store.records import RECORD_WATCHED_FILE
 from runner.structs import dataclass
-from runner.supervisor.outcome import describe_end
-from runner.text import cut_middle, format_duration
+from runner.supervisor.outcome import busy_share, describe_end
+from runner.text import count_with_noun, cut_middle, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +40,8 @@ _TASK_COUNTS = ("done", "dead", "dropped", "repeated", "sent")
 _OTHER_KINDS = "other errors"
 #: Seconds between two writings of a run under way; and until the first one of a run that was cut short and goes on.
 WRITE_INTERVAL, RESUME_WRITE_DELAY = 10.0, 1.0
+#: And of a run that is watched, unless more than this share of the time would go into it.
+WATCHED_INTERVAL, WATCHED_SHARE = 0.5, 0.01
 #: Intervals that are kept at most (an even number), and rows of workers: what a page can show, in some megabytes.
 MAX_INTERVALS, MAX_WORKER_ROWS = 400, 256
 #: Between two lives, in seconds: a shorter interval is part of the one before it.
@@ -59,6 +64,8 @@ class RecordBuilder:
         self._failures: dict[tuple[str, str, str], FailureGroup] = {}
         self._incidents: list[Incident] = []
         self._untold = 0
+        #: Machines, as far as events tell of them; the end of the run knows more.
+        self._nodes: dict[str, events.NodeSummary] = {}
         #: Notices that come before the run has begun.
         self._early_incidents: list[Incident] = []
         #: Of a durable run that goes on: what its earlier record says, how long its earlier lives were, in seconds, and
@@ -90,6 +97,8 @@ class RecordBuilder:
                 self._ended = event
                 self._samples.add_last_interval()
             case _ if type(event) in _INCIDENT_TEXTS:
+                if isinstance(event, events.NodeJoined | events.NodeLost):
+                    self._handle_node(event)
                 self._handle_incident(event)
 
     def continue_record(self, earlier: EarlierLives) -> None:
@@ -124,6 +133,16 @@ class RecordBuilder:
             return
         texts = [cut_middle(text, MAX_TEXT_LENGTH) for text in (event.error, event.traceback, event.preview)]
         self._failures[key] = FailureGroup(*key, event.count, event.item, event.worker, *texts)
+
+    def _handle_node(self, event: events.NodeJoined | events.NodeLost) -> None:
+        """Note a machine; of one that joins again, only that it is there."""
+        at = max(0.0, event.at - self._began) if self._head.run else 0.0
+        if isinstance(event, events.NodeJoined):
+            what = (event.node, event.host, event.places, event.cpus, event.memory)
+            if event.node in self._nodes or len(self._nodes) < MAX_INCIDENTS:
+                self._nodes[event.node] = events.NodeSummary(*what, joined=at)
+        elif (node := self._nodes.get(event.node)) is not None:
+            self._nodes[event.node] = replace(node, left=at, why=event.why)
 
     def _handle_incident(self, event: events.Event) -> None:
         kind, text = _INCIDENT_TEXTS[type(event)](event)
@@ -187,27 +206,40 @@ class RecordBuilder:
     def _unfinished_record(self, known: RunRecord) -> RunRecord:
         progress = self._progress
         if progress is None:
-            return replace(known, seconds=self._last - self._began)
+            return replace(known, seconds=self._last - self._began, nodes=tuple(self._nodes.values()))
         counts = progress.tasks
         sources = [task.name for task in known.plan.tasks if not task.inputs]
         balance = Balance(
             read=sum(counts[name].sent for name in sources if name in counts),
             **{name: sum(getattr(each, name) for each in counts.values()) for name in ("dead", "dropped", "repeated")},
         )
+        seconds = self._last - self._began
         tasks = tuple(
-            events.TaskSummary(
-                name,
-                each.stage,
-                taken=each.done + each.dead + each.dropped,
-                workers=progress.workers.get(name, ()),
-                **{count: getattr(each, count) for count in _TASK_COUNTS},
-            )
-            for name, each in counts.items()
+            _summarize_going_task(name, each, progress.workers.get(name, ()), seconds) for name, each in counts.items()
         )
         queues = tuple(
             events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
         )
-        return replace(known, seconds=self._last - self._began, balance=balance, tasks=tasks, queues=queues)
+        nodes = tuple(self._nodes.values())
+        found = replace(known, seconds=seconds, balance=balance, tasks=tasks, queues=queues, nodes=nodes)
+        return replace(found, limit=find_bottleneck(replace(found, tasks=tuple(map(self._of_this_life, tasks)))))
+
+
+def _summarize_going_task(
+    name: str, counts: events.TaskCounts, workers: tuple[events.WorkerNow, ...], seconds: float
+) -> events.TaskSummary:
+    """Return a task of a run that has gone on for so many seconds, from what its workers have spent them with."""
+    spent = [worker.spent for worker in workers]
+    before, after = (min((getattr(each, state) for each in spent), default=0.0) for state in ("turn", "ended"))
+    return events.TaskSummary(
+        name,
+        counts.stage,
+        taken=counts.done + counts.dead + counts.dropped,
+        busy=busy_share(spent, before),
+        active=max(0.0, seconds - before - after) if workers else 0.0,
+        workers=workers,
+        **{count: getattr(counts, count) for count in _TASK_COUNTS},
+    )
 
 
 class Recorder(RecordBuilder):
@@ -216,8 +248,9 @@ class Recorder(RecordBuilder):
     def __init__(self, records: RecordFile | None = None, keep: int = 0) -> None:
         super().__init__()
         self._records = records
+        self._status = None if records is None else StatusWriter(records)
         self._keep = keep
-        self._next_write = 0.0
+        self._next_write = self._next_watched_write = 0.0
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and write the record when the run begins and from time to time."""
@@ -226,18 +259,29 @@ class Recorder(RecordBuilder):
         if isinstance(event, events.RunStarted) and goes_on and self._records is not None:
             self._read_earlier(self._records, event.run)
         super().handle_event(event)
-        if self._records is None:
+        if self._records is None or self._status is None:
             return
         if begins:
             self._records.mark_running()
-        is_due = isinstance(event, events.Progress) and event.at >= self._next_write
+        self._status.handle_event(event)
+        is_due = isinstance(event, events.Progress) and (event.at >= self._next_write or self._is_wanted(event.at))
         if goes_on:  # a long record takes half a second, which is not to hold up the first item
             self._next_write = event.at + RESUME_WRITE_DELAY
         elif begins or is_due:
             self._next_write = event.at + WRITE_INTERVAL
+            began = time.perf_counter()
             self._records.write_record(dump_json(self.build_record()))
+            self._next_watched_write = event.at + max(WATCHED_INTERVAL, (time.perf_counter() - began) / WATCHED_SHARE)
         if begins:
             self._records.prune_old_records(self._keep)
+
+    def _is_wanted(self, now: float) -> bool:
+        """Return True if somebody watches the record, and it is some time since it was written last."""
+        return (
+            self._records is not None
+            and now >= self._next_watched_write
+            and self._records.is_watched(RECORD_WATCHED_FILE)
+        )
 
     def _read_earlier(self, records: RecordFile, run: str) -> None:
         """Go on with the record of the earlier lives; without it, if it is missing, damaged, or of another run."""
@@ -254,6 +298,18 @@ class Recorder(RecordBuilder):
             self._records.write_record(dump_json(record))
             self._records.close()
         return record
+
+
+def describe_lost(workers: Sequence[str]) -> str:
+    """Say which workers were lost with a machine.
+
+    >>> describe_lost(["square-1", "square-2"]), describe_lost([])
+    (', and with it 2 workers: square-1, square-2', '')
+    """
+    if not workers:
+        return ""
+    more = ", ..." if len(workers) > 5 else ""
+    return f", and with it {count_with_noun(len(workers), 'worker')}: {', '.join(workers[:5])}{more}"
 
 
 def _describe_death(event: events.WorkerDied) -> tuple[str, str]:
@@ -276,6 +332,8 @@ _INCIDENT_TEXTS: dict[type, Callable[..., tuple[str, str]]] = {
     events.RunStopping: lambda event: ("stop", event.why),
     events.RunKilled: lambda event: ("stop", f"{event.why}: ended at once"),
     events.Notice: lambda event: ("notice", event.text),
+    events.NodeJoined: lambda event: ("node", f"`{event.node}` has joined"),
+    events.NodeLost: lambda event: ("node", f"`{event.node}` {event.why}" + describe_lost(event.workers)),
 }
 
 

@@ -29,5 +29,5 @@ or where memory files do not exist (or `RUNNER_NO_ARENA` is set), buffers travel
 
     writer     one writer's arena: free pages, copying in, references on their way
     reader     other processes' arenas, mapped once each, and the views that are alive
-    registry   the supervisor's count of holders
+    registry   the supervisor's count of holders, and the twins of arenas on other machines
 """

@@ -152,7 +152,11 @@ def borrow(number: int, offset: int, length: int, changes: PageChanges = ()) -> 
 def _copy_view(view: memoryview, changes: PageChanges) -> bytearray:
     global _copies_left  # noqa: PLW0603  the process's own habit
     _copies_left -= 1
-    copy = bytearray(view)
+    return with_changes(bytearray(view), changes)
+
+
+def with_changes(copy: bytearray, changes: PageChanges) -> bytearray:
+    """Return a copy of a buffer with the pages that a function has changed."""
     for start, content in changes:
         copy[start : start + len(content)] = content
     return copy
@@ -191,9 +195,7 @@ def _read_copy(arena: MappedArena, offset: int, length: int, changes: PageChange
             if not got:
                 raise OSError("the memory in which this item lies ends too early")
             done += got
-    for start, content in changes:
-        copy[start : start + len(content)] = content
-    return copy
+    return with_changes(copy, changes)
 
 
 def sweep_dead_views() -> None:

@@ -3,16 +3,22 @@
 Python's own counting of references is the count of holders: whatever drops a payload (a reply, a full queue, the end
 of a run) gives its memory back, and no code has to remember to. Dead workers are no exception: with a worker's
 account goes everything that it held, and an arena whose writer is dead goes with its last block.
+
+An arena of another machine is known here by its *twin*: a memory file under the same number, sparse, with each block at
+its own offset. So a payload says the same on every machine, and is not read on its way. `copies` says which
+machines have the bytes of a block; they are told when it has no holder any more (`freed_copies`), and not before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
+import mmap
 import os
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.shm import reader, writer
 from runner.structs import dataclass, field
@@ -24,8 +30,14 @@ if TYPE_CHECKING:
 
 #: Arenas are numbered within a process: thread workers of several runs share the table of what is mapped.
 _numbers = itertools.count(1)
+#: Those of a machine that has joined a run begin with the machine's own number, which is in these bits and above.
+NODE_SHIFT = 32
+_node_numbers = itertools.count(1)
 #: A writer is told what is free at the latest when one block in this number is.
 _MIN_FREED_SHARE = 4
+#: A twin gives memory back when so few of the blocks are left that it had at once, if it has so much: what is used
+#: again soon is not worth the page faults.
+_TRIM_RATIO, MIN_TRIMMED_BYTES = 8, 16 << 20
 
 
 class UnknownBlock(Exception):
@@ -57,9 +69,21 @@ class RegisteredArena:
     held_blocks: int = 0
     #: Where to say that a fair part of what was held is free.
     arenas_to_report: deque[RegisteredArena] | None = None
+    #: The machines that have the bytes of a block, by its offset; and where to say that they need them no longer.
+    copies: dict[int, list[Any]] = field(default_factory=dict)
+    freed_copies: deque[tuple[RegisteredArena, int, list[Any]]] | None = None
+    #: All of it, mapped when its bytes are first read or written by this process itself.
+    _memory: memoryview | None = None
+    #: Of a twin: its pages that have memory, blocks whose bytes are on their way, and the most blocks held at once.
+    _pages: bytearray | None = None
+    _arriving: dict[int, int] = field(default_factory=dict)
+    _most_blocks: int = 0
 
     def free_block(self, offset: int) -> None:
         """Note that a block has lost its last holder."""
+        # Before its writer may use the place again: the machines are told of this block first, and then of the next.
+        if self.freed_copies is not None and (holders := self.copies.pop(offset, None)):
+            self.freed_copies.append((self, offset, holders))
         self.freed_offsets.append(offset)
         if self.arenas_to_report is not None and _MIN_FREED_SHARE * len(self.freed_offsets) >= self.held_blocks:
             self.arenas_to_report.append(self)
@@ -70,7 +94,52 @@ class RegisteredArena:
         if block is None:
             block = self.blocks[offset] = Block(self, offset, length)
             self.held_blocks += 1
+            if self._pages is not None:
+                self._arriving.pop(offset, None)
+                self._most_blocks = max(self._most_blocks, self.held_blocks)
         return block
+
+    def bytes_at(self, offset: int, length: int) -> memoryview:
+        """Return the bytes of a block, where they are."""
+        if self._memory is None:
+            self._memory = memoryview(
+                mmap.mmap(self.fd, writer.ARENA_BYTES, flags=mmap.MAP_SHARED | writer.MAP_NORESERVE)
+            )
+        return self._memory[offset : offset + length]
+
+    def room_at(self, offset: int, length: int) -> memoryview:
+        """Return where the bytes of a block go in a twin. OSError without memory: a write into it must not fail."""
+        room = self.bytes_at(offset, length)
+        if self._pages is None:
+            self._pages = bytearray(writer.ARENA_BYTES // writer.PAGE_SIZE)
+        first, end = offset // writer.PAGE_SIZE, -(-(offset + length) // writer.PAGE_SIZE)
+        if self._pages.find(0, first, end) >= 0:
+            os.posix_fallocate(self.fd, offset, length)
+            self._pages[first:end] = b"\1" * (end - first)
+        self._arriving[offset] = length
+        return room
+
+    def _trim_twin(self, pages: bytearray) -> None:
+        """Give back the memory of free pages: the writer keeps its own, but here lie the twins of all writers."""
+        self._most_blocks = self.held_blocks
+        if pages.count(1) * writer.PAGE_SIZE < MIN_TRIMMED_BYTES:
+            return
+        held = [(block.offset, block.length) for block in list(self.blocks.values())] + [*self._arriving.items()]
+        writer.discard_unheld(self.fd, held)
+        kept = bytearray(len(pages))
+        for offset, length in held:
+            first, end = offset // writer.PAGE_SIZE, -(-(offset + length) // writer.PAGE_SIZE)
+            kept[first:end] = pages[first:end]
+        pages[:] = kept
+
+    def close(self) -> None:
+        """Close the file; its memory goes with the last view of it."""
+        if self._memory is not None:
+            memory: Any = self._memory.obj
+            self._memory.release()
+            with contextlib.suppress(BufferError):  # bytes of it are under way
+                memory.close()
+        os.close(self.fd)
 
     def take_freed_offsets(self) -> tuple[int, ...]:
         """Return the offsets that became free since the last call."""
@@ -78,6 +147,8 @@ class RegisteredArena:
         while self.freed_offsets:
             freed.append(self.freed_offsets.popleft())
         self.held_blocks -= len(freed)
+        if self._pages is not None and _TRIM_RATIO * self.held_blocks < self._most_blocks:
+            self._trim_twin(self._pages)
         return tuple(freed)
 
 
@@ -85,7 +156,7 @@ class RegisteredArena:
 class WorkerMemory:
     """The memory that one process worker has, and what it has been told."""
 
-    number: int = field(default_factory=lambda: next(_numbers))
+    number: int
     arena: RegisteredArena | None = None
     #: Arenas whose descriptor it was given.
     known_arenas: set[int] = field(default_factory=set)
@@ -99,6 +170,8 @@ class ArenaRegistry:
     """All arenas of one run."""
 
     def __init__(self) -> None:
+        #: The machine's number, at the beginning of those of its arenas; 0 where the supervisor is.
+        self.node_number = 0
         self._arenas: dict[int, RegisteredArena] = {}
         #: There has been an arena: until then no payload has anything to lend.
         self.is_used = False
@@ -110,6 +183,8 @@ class ArenaRegistry:
         self.has_removed_arenas = False
         #: Arenas of which a fair part is free and their writers do not know.
         self.arenas_to_report: deque[RegisteredArena] = deque()
+        #: Blocks that no longer have a holder here, and the machines that have their bytes.
+        self.freed_copies: deque[tuple[RegisteredArena, int, list[Any]]] = deque()
 
     @property
     def thread_arena(self) -> writer.ArenaWriter:
@@ -122,7 +197,9 @@ class ArenaRegistry:
 
     def _register_thread_arena(self, number: int, fd: int) -> None:
         assert self._thread_writer is not None
-        arena = RegisteredArena(number, os.dup(fd), None, freed_offsets=self._thread_writer.freed_offsets)
+        arena = RegisteredArena(
+            number, os.dup(fd), None, freed_offsets=self._thread_writer.freed_offsets, freed_copies=self.freed_copies
+        )
         self._add_arena(arena)
 
     def _add_arena(self, arena: RegisteredArena) -> None:
@@ -132,7 +209,7 @@ class ArenaRegistry:
 
     def register_worker(self) -> WorkerMemory:
         """Make the account of a worker that is being started."""
-        worker_memory = WorkerMemory()
+        worker_memory = WorkerMemory(self.node_number << NODE_SHIFT | next(_numbers))
         self._workers.append(worker_memory)
         return worker_memory
 
@@ -146,6 +223,29 @@ class ArenaRegistry:
         worker_memory.arena = RegisteredArena(number, fd, worker_memory, arenas_to_report=self.arenas_to_report)
         worker_memory.known_arenas.add(number)
         self._add_arena(worker_memory.arena)
+
+    def find_arena(self, number: int) -> RegisteredArena | None:
+        """Return the arena, or twin, that has the number."""
+        return self._arenas.get(number)
+
+    def twin_of(self, number: int) -> RegisteredArena:
+        """Return the twin of an arena on another machine, a new one the first time. OSError: it cannot be made."""
+        arena = self._arenas.get(number)
+        if arena is None:
+            arena = RegisteredArena(number, writer.create_arena_file(), None, freed_copies=self.freed_copies)
+            self._add_arena(arena)
+        return arena
+
+    def abandon_twins(self, node_number: int) -> None:
+        """Give up twins that were made for blocks that never arrived whole: their machine is gone."""
+        for arena in self._arenas.values():
+            if arena.number >> NODE_SHIFT == node_number and arena.owner is None and arena not in self.orphans:
+                self.orphans.append(arena)
+
+    def close_twin(self, number: int) -> None:
+        """Close a twin that no payload will name any more."""
+        if (arena := self._arenas.get(number)) is not None:
+            self._close_arena(arena)
 
     def hold_block(self, worker_memory: WorkerMemory | None, number: int, offset: int, length: int) -> Block:
         """Return the block that a worker's output names; None: a thread worker's."""
@@ -221,7 +321,7 @@ class ArenaRegistry:
         self.has_removed_arenas = True
         del self._arenas[arena.number]
         reader.forget_arena(arena.number)
-        os.close(arena.fd)
+        arena.close()
 
     def close(self) -> None:
         """Close all arenas: the run is over."""
@@ -232,6 +332,11 @@ class ArenaRegistry:
         self.orphans.clear()
         if self._thread_writer is not None:
             self._thread_writer.close()
+
+
+def next_node_number() -> int:
+    """Return the number of a machine that joins; no other in this process has or had it."""
+    return next(_node_numbers)
 
 
 def _is_sealed(fd: int) -> bool:

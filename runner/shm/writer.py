@@ -193,11 +193,8 @@ class ArenaWriter:
 
     def _open_arena(self) -> None:
         with contextlib.ExitStack() as undo:
-            fd = os.memfd_create("runner-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            fd = create_arena_file()
             undo.callback(os.close, fd)
-            os.ftruncate(fd, ARENA_BYTES)
-            # A file that could shrink would kill its readers.
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map = mmap.mmap(fd, ARENA_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE)
             self._announce_arena(self.arena_number, fd)
             undo.pop_all()
@@ -212,6 +209,19 @@ class ArenaWriter:
             self._map.close()
             os.close(self.fd)
             self._view = None
+
+
+def create_arena_file() -> int:
+    """Return a new memory file, sparse and sealed."""
+    fd = os.memfd_create("runner-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, ARENA_BYTES)
+        # A file that could shrink would kill its readers.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def discard_unheld(fd: int, held: list[tuple[int, int]]) -> None:

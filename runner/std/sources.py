@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import codecs
 import io
+import itertools
+import math
 import os
+import re
 import select
 import stat
 import sys
@@ -150,6 +153,70 @@ def numbers(start: int, stop: int, step: int = 1, *, context: Context | None = N
     found = range(start, stop, step)
     _tell_total(context, len(found))
     yield from found
+
+
+@task(name="arguments", mode="thread")
+def command_arguments(
+    sources: list[list[str] | str],
+    *,
+    null: bool = False,
+    skip_empty: bool = False,
+    columns: str = "",
+    pairs: bool = False,
+    context: Context | None = None,
+) -> Iterator[tuple[int | str, ...]]:
+    """The arguments of commands: a tuple of the job's number, from 1 on, and a value of each source.
+
+    A source is a list of values, or the path of a file with one value on each line (`-`: standard input); with `null`
+    values end in a NUL. With several sources there is a job for each combination, in which the last source changes
+    first; with `pairs`, one for the first value of each, one for the second, and so on, as long as all have one.
+    `skip_empty` leaves out empty values. `columns` is a regular expression at which each value is split. Bytes that
+    are not UTF-8 stay as they are.
+
+    >>> list(command_arguments([["a", "b"], ["x", "y"]]))
+    [(1, 'a', 'x'), (2, 'a', 'y'), (3, 'b', 'x'), (4, 'b', 'y')]
+    """
+    if len([each for each in sources if each == "-"]) > 1:
+        raise ValueError("`sources` names standard input (`-`) twice, which can be read once")
+    found = [_source_values(each, null=null, skip_empty=skip_empty, context=context) for each in sources]
+    if all(isinstance(each, list) for each in sources):
+        lengths = [len(each) for each in sources]
+        _tell_total(context, min(lengths, default=0) if pairs else math.prod(lengths))
+    jobs: Iterator[tuple[str, ...]] = iter(())
+    if pairs:
+        jobs = zip(*found, strict=False)
+    elif found:  # the first one is read as its values are needed, and may have no end
+        others = [list(each) for each in found[1:]]
+        jobs = ((first, *rest) for first in found[0] for rest in itertools.product(*others))
+    split = re.compile(columns).split if columns else None
+    for number, values in enumerate(jobs, 1):
+        yield (number, *(values if split is None else itertools.chain.from_iterable(map(split, values))))
+
+
+def _source_values(source: list[str] | str, *, null: bool, skip_empty: bool, context: Context | None) -> Iterator[str]:
+    if isinstance(source, list):
+        values: Iterator[str] = iter(source)
+    elif null:
+        values = _null_ended(source, context)
+    else:
+        lines_read = _numbered_lines(source, "utf-8", "surrogateescape", MAX_LINE_BYTES, context)
+        values = (line.removesuffix("\n") for _, line in lines_read)
+    return filter(None, values) if skip_empty else values
+
+
+def _null_ended(path: str, context: Context | None) -> Iterator[str]:
+    """Yield the values of a file that end in a NUL; the last one may end with the file."""
+    with _open_source(path, context) as file:
+        rest, number = b"", 0
+        while data := file.read1(1 << 16):
+            *whole, rest = (rest + data).split(b"\0")
+            for value in whole:
+                number += 1
+                yield os.fsdecode(value)
+            if len(rest) > MAX_LINE_BYTES:
+                raise ValueError(f"{_shown_path(path)}: value {number + 1} has more than {MAX_LINE_BYTES:,} bytes")
+        if rest:
+            yield os.fsdecode(rest)
 
 
 def _tell_total(context: Context | None, items: int) -> None:

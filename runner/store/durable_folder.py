@@ -18,7 +18,7 @@ from runner.ledger.subscriptions import queue_of_line
 from runner.store import run_folders
 from runner.store.dead_letters import DEAD_FILE
 from runner.store.keeper import LedgerKeeper
-from runner.store.ledger_file import KEY_FILES, LEDGER_FILE, LETTERS_KEY, LedgerFile
+from runner.store.ledger_file import KEY_FILES, LANES_KEY, LEDGER_FILE, LETTERS_KEY, LedgerFile
 from runner.store.ledger_summary import COMPLETE_KEY, read_notes
 from runner.store.records import RECORD_FILE
 from runner.store.run_lives import LIVES_KEY, add_life, encode_lives, end_life, read_lives
@@ -108,15 +108,17 @@ class DurableFolder:
         """Count what is owed to these lines as dropped; that is written when the run begins to go on."""
         self._first_group = drop_owed_items(self.image, lines)
 
-    def begin_life(self, notes: Mapping[str, str], letter_queues: Iterable[str]) -> None:
+    def begin_life(self, notes: Mapping[str, str], letter_queues: Iterable[str], lanes: Mapping[str, str]) -> None:
         """Note what a life of the run begins with, and what is dropped before it. LedgerRefused: it cannot begin."""
         self.image.letter_queues |= set(letter_queues)
+        self.image.lanes = dict(lanes)
         letters = msgspec.json.encode(sorted(self.image.letter_queues)).decode()
+        laned = msgspec.json.encode(self.image.lanes).decode()
         earlier = read_lives(self.meta.get(LIVES_KEY))
         if not earlier and self.meta:  # a version of runner that noted no lives has begun it
             earlier = (RunLife(end="not known"),)
         self.lives = add_life(earlier, time.time(), self._last_written, self.image.count_done())
-        kept = {LETTERS_KEY: letters, LIVES_KEY: encode_lives(self.lives), COMPLETE_KEY: ""}
+        kept = {LETTERS_KEY: letters, LANES_KEY: laned, LIVES_KEY: encode_lives(self.lives), COMPLETE_KEY: ""}
         try:
             self._file.write_meta({**notes, **kept})
             if self._first_group is not None:

@@ -38,8 +38,10 @@ KEY_FILES = "keys-"
 SEGMENTS = "big"
 #: Noted of the run: its queues of dead letters, in all lives.
 LETTERS_KEY = "letter_queues"
+#: Noted of the run: the lanes of its queues in its present life.
+LANES_KEY = "lanes"
 #: "rnlg"; and the format: another one is refused, as no run lives long enough to be converted.
-_APPLICATION, FORMAT = 0x726E6C67, 2
+_APPLICATION, FORMAT = 0x726E6C67, 3
 _PRAGMAS = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -55,7 +57,8 @@ _PRAGMAS = (
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT, crc INTEGER) WITHOUT ROWID;
 CREATE TABLE chunk(number INTEGER PRIMARY KEY, place INTEGER, count INTEGER, size INTEGER, origin INTEGER, rank REAL,
-    segment INTEGER, position INTEGER, length INTEGER, payload_crc INTEGER, crc INTEGER, letter BLOB, payload BLOB);
+    bucket INTEGER, segment INTEGER, position INTEGER, length INTEGER, payload_crc INTEGER, crc INTEGER, letter BLOB,
+    payload BLOB);
 CREATE TABLE owed(line TEXT, number INTEGER, ranges TEXT, crc INTEGER, PRIMARY KEY(line, number)) WITHOUT ROWID;
 CREATE TABLE line(name TEXT PRIMARY KEY, put INTEGER, done INTEGER, dead INTEGER, dropped INTEGER, crc INTEGER)
     WITHOUT ROWID;
@@ -72,7 +75,7 @@ CREATE TABLE dead(task TEXT, number INTEGER, at INTEGER, queue TEXT, preview TEX
 #: The columns of each table that are read and written as they are; the CRC follows them.
 _COLUMNS = {
     "meta": "key, value",
-    "chunk": "number, place, count, size, origin, rank, segment, position, length, payload_crc",
+    "chunk": "number, place, count, size, origin, rank, bucket, segment, position, length, payload_crc",
     "owed": "line, number, ranges",
     "line": "name, put, done, dead, dropped",
     "task": "name, done, dead, dropped, repeated, taken, sent, read",
@@ -88,7 +91,7 @@ _UPSERTS = {
     if name != "chunk"
 }
 _INSERT_KEYS = f"INSERT INTO keys({_COLUMNS['keys']}, crc) VALUES(?, ?, ?, ?, ?)"
-_INSERT_CHUNK = f"INSERT INTO chunk({_COLUMNS['chunk']}, crc, letter, payload) VALUES({', '.join('?' * 13)})"
+_INSERT_CHUNK = f"INSERT INTO chunk({_COLUMNS['chunk']}, crc, letter, payload) VALUES({', '.join('?' * 14)})"
 
 
 class PayloadPacker(Protocol):
@@ -229,14 +232,14 @@ class LedgerFile:
     def _read_chunks(self, image: LedgerImage) -> None:
         rows = sorted(self._rows("chunk", ", letter, payload"), key=lambda row: row[1])
         places = {
-            number: SegmentPlace(*place) for number, _, _, _, _, _, *place, _, _, _ in rows if place[0] is not None
+            number: SegmentPlace(*place) for number, _, _, _, _, _, _, *place, _, _, _ in rows if place[0] is not None
         }
         self._segment_places = places
         try:
             self._segments = SegmentFolder(self._folder / SEGMENTS, places.values())
         except (OSError, KeyError) as error:
             raise LedgerRefused(f"{self._folder / SEGMENTS} lacks segments of the ledger: {error}") from None
-        for number, place, count, size, origin, rank, _, _, _, payload_crc, letter, payload in rows:
+        for number, place, count, size, origin, rank, bucket, _, _, _, payload_crc, letter, payload in rows:
             self._next_place = max(self._next_place, place + 1)
             if number in places:
                 payload = self._segments.read(places[number])  # noqa: PLW2901  the row has none
@@ -244,12 +247,13 @@ class LedgerFile:
                 self.damaged_chunks.add(number)
             first = image.chunks.get(origin)
             found = None if number in self.damaged_chunks else self._packer.unpack_payload(payload, letter, first)
-            image.chunks[number] = Chunk(number, found, count, size, 0, origin, rank)
+            image.chunks[number] = Chunk(number, found, count, size, 0, origin, rank, bucket)
 
     def _read_rest(self, image: LedgerImage) -> None:
         meta = dict(self._rows("meta"))
         image.last_chunk = int(meta.get("last_chunk", 0))
         image.letter_queues = set(msgspec.json.decode(meta.get(LETTERS_KEY, "[]"), type=list[str]))
+        image.lanes = msgspec.json.decode(meta.get(LANES_KEY, "{}"), type=dict[str, str])
         for line, number, ranges in self._rows("owed"):
             found = None if ranges is None else msgspec.json.decode(ranges, type=tuple[tuple[int, int, int, int], ...])
             image.owed[line, number] = found
@@ -344,6 +348,7 @@ class LedgerFile:
                     chunk.size,
                     chunk.origin,
                     float(chunk.rank),
+                    chunk.bucket,
                 )
                 rows.append((*_checked_row((*known, *place, crc)), letter, payload))
         return rows

@@ -10,10 +10,13 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UnsafeFolder, UsageError
+from runner.forked_copies import ForkHook, close_descriptors
 from runner.store import run_folders
+from runner.store.run_lock import write_holder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +24,12 @@ if TYPE_CHECKING:
 RECORD_FILE = "record.json"
 #: What else is made of a record, and goes with it.
 PAGE_FILE = "report.html"
-_GOING = "going"
+GOING_FILE = "going"
+#: How the run is now, as `ps` and `top` read it; and what they touch so that it is written more often.
+STATUS_FILE, WATCHED_FILE, RECORD_WATCHED_FILE = "status.jsonl", "watched", "watched-record"
+_FILES_WHILE_GOING = (GOING_FILE, STATUS_FILE, WATCHED_FILE, RECORD_WATCHED_FILE)
+#: Whoever watches says so again before so many seconds are over.
+WATCH_SECONDS = 6.0
 #: A record is bounded, and far below this.
 _MOST = 64 * 1024 * 1024
 
@@ -33,6 +41,7 @@ class RecordFile:
         self.write_error = ""
         self._state, self._run = state, run
         self._lock: int | None = None
+        self._fork_hook: ForkHook | None = None
 
     def mark_running(self) -> None:
         """Mark the run as going on until `close`; other processes can see it."""
@@ -41,12 +50,14 @@ class RecordFile:
             run_folders.open_run_folder(self._state, self._run, make=True) as at,
         ):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(_GOING, dir_fd=at)
-            self._lock = run_folders.create_file(at, _GOING)
+                os.unlink(GOING_FILE, dir_fd=at)
+            lock = self._lock = run_folders.create_file(at, GOING_FILE)
+            self._fork_hook = ForkHook(lambda: close_descriptors(lock))  # a daemon of a task's would go on holding it
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                write_holder(lock)
             except OSError:  # where the disk has no locks, the number of its process has to do
-                os.unlink(_GOING, dir_fd=at)
+                os.unlink(GOING_FILE, dir_fd=at)
 
     def read_record(self) -> str:
         """Return the text of the record of a run that goes on. UsageError, or UnsafeFolder: it cannot be read."""
@@ -65,6 +76,19 @@ class RecordFile:
             with contextlib.suppress(OSError, UnsafeFolder):  # an older one would say that the run was killed
                 run_folders.remove_run_files(self._state, self._run, (RECORD_FILE,))
 
+    def write_status(self, data: bytes) -> None:
+        """Replace what says how the run is now. OSError, or UnsafeFolder: that cannot be done."""
+        with run_folders.open_run_folder(self._state, self._run, make=True) as at:
+            run_folders.replace_file(at, STATUS_FILE, data)
+
+    def is_watched(self, file: str = WATCHED_FILE) -> bool:
+        """Return True if the status of the run, or its record, was watched in the last seconds."""
+        try:
+            when = (self._state / "runs" / self._run / file).stat(follow_symlinks=False).st_mtime
+        except OSError:
+            return False
+        return 0.0 <= time.time() - when < WATCH_SECONDS
+
     def prune_old_records(self, keep: int) -> None:
         """Remove all but the last `keep` records; dead letters stay, and so do runs that go on."""
         with contextlib.suppress(UsageError, UnsafeFolder):
@@ -72,16 +96,18 @@ class RecordFile:
                 path = self._state / "runs" / run / RECORD_FILE
                 if run != self._run and not is_going_on(path, read_unchecked(path)):
                     with contextlib.suppress(OSError, UnsafeFolder):  # another runner may do the same just now
-                        run_folders.remove_run_files(self._state, run, (RECORD_FILE, PAGE_FILE, _GOING))
+                        run_folders.remove_run_files(self._state, run, (RECORD_FILE, PAGE_FILE, *_FILES_WHILE_GOING))
 
     def close(self) -> None:
         """Mark the run as over."""
         if self._lock is not None:
             lock, self._lock = self._lock, None
+            if self._fork_hook is not None:
+                self._fork_hook.close()
             with contextlib.suppress(OSError):
                 os.close(lock)
             with contextlib.suppress(OSError, UnsafeFolder):
-                run_folders.remove_run_files(self._state, self._run, (_GOING,))
+                run_folders.remove_run_files(self._state, self._run, _FILES_WHILE_GOING)
 
 
 def write_page(state: Path, run: str, text: str) -> str:
@@ -130,7 +156,7 @@ def is_going_on(path: Path, record: dict[str, Any]) -> bool:
     """Return True if an unfinished run still goes on: its lock says so, or else its process, which must be the same."""
     if record.get("exit_code") is not None or not isinstance(record.get("pid"), int):
         return False
-    held = _is_locked(path.with_name(_GOING))
+    held = is_locked(path.with_name(GOING_FILE))
     if held is not None:
         return held
     import psutil
@@ -142,7 +168,7 @@ def is_going_on(path: Path, record: dict[str, Any]) -> bool:
         return False
 
 
-def _is_locked(path: Path) -> bool | None:
+def is_locked(path: Path) -> bool | None:
     """Return True if a run holds its lock, None if there is no lock."""
     try:
         with run_folders.open_run_file(path) as file:

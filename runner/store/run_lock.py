@@ -16,7 +16,6 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import msgspec
-import psutil
 
 from runner.errors import LedgerRefused, UnsafeFolder
 from runner.forked_copies import ForkHook, close_descriptors
@@ -96,19 +95,47 @@ class LockHolder(msgspec.Struct, frozen=True):
     pid: int
     host: str
     boot: str
+    #: When it was started (`process_start`), which tells it from a later process of the same number; 0: not known.
+    started: int = 0
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" if self.pid else "another process"
 
+    @property
+    def is_here(self) -> bool:
+        """Return True if its process is one of this machine, since it was started last."""
+        return self.host == socket.gethostname() and self.boot == boot_id()
+
     def may_live(self) -> bool:
         """Return False if it is known to be dead."""
-        is_here = self.host == socket.gethostname() and self.boot == boot_id()
-        return not is_here or psutil.pid_exists(self.pid)
+        if not self.is_here:
+            return True
+        import psutil  # only a look at another run needs it
+
+        return psutil.pid_exists(self.pid) and self.is_same_process()
+
+    def is_same_process(self) -> bool:
+        """Return False if its number is another process's by now."""
+        return not self.started or process_start(self.pid) in {0, self.started}
+
+
+def this_process() -> LockHolder:
+    """Return this process as a holder of locks."""
+    return LockHolder(os.getpid(), socket.gethostname(), boot_id(), process_start(os.getpid()))
+
+
+def process_start(pid: int) -> int:
+    """Return when a process was started, in clock ticks since the machine was; 0 where that is not known."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        return int(text.rpartition(")")[2].split()[19])  # the name before it may hold anything
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def write_holder(fd: int) -> None:
     """Write into a file whose lock this process has taken that it has it."""
-    holder = LockHolder(os.getpid(), socket.gethostname(), boot_id())
+    holder = this_process()
     os.ftruncate(fd, 0)
     os.pwrite(fd, msgspec.json.encode(holder), 0)
 

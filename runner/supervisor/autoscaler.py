@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from runner import events, worker_scaling
-from runner.config.value_types import usable_cores
+from runner.cgroups import usable_cpus
 from runner.supervisor.outcome import ProcessorMeter
 from runner.supervisor.resizing import resize_task
 from runner.supervisor.run_state import Phase
@@ -61,7 +61,7 @@ class Autoscaler:
             for task in sorted(tasks, key=lambda task: -depths[task.name])
         ]
         self._by_name = {each.task.name: each for each in self.scaled_tasks}
-        self._cores = usable_cores()
+        self._cores = usable_cpus()
         self._meter = ProcessorMeter()
         self._looked_at = state.clock.now()
         worker_pool.on_extra_lost = self._note_lost

@@ -15,10 +15,10 @@ from runner.chunk_sizing import MAX_GRANT_BYTES, TIME_SLICE
 from runner.supervisor.dead_letters import DeadLetterPayload
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import EXECUTING, ITEM, ROOM, TURN, WAITING_FOR_REASON
-from runner.transport.messages import Credit, Grant, GrantedRange
+from runner.transport.messages import Credit, Grant, GrantedRange, SharedPayload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runner.ledger.leases import Lease
     from runner.ledger.subscriptions import ItemRange
@@ -133,6 +133,8 @@ class Dispatcher:
                 available = self._feed_async(task, available, flush=flush)
             else:
                 available = self._feed_in_turn(task, available, flush=flush)
+            if task.reads_lanes:  # what was granted keeps others back
+                available = self.ledger.available_items(task.name)
         if task.free_slots[0] or task.is_source or task.is_async:  # else no worker waits
             reason = self._why_free(task, available)
             if reason != task.wait_reason.current[0]:
@@ -158,13 +160,11 @@ class Dispatcher:
 
     def _feed_in_turn(self, task: TaskState, available: int, *, flush: bool) -> int:
         """Give each worker one lease before any gets two; return how many of the `available` items are left."""
-        if task.accepting_workers is None:
-            task.accepting_workers = sum(slot.accepts_items for slot in task.slots)
         refused: list[WorkerSlot] = []
         mortal = task.plan.config.lifespan is not None  # then it may be one worker alone that gets no more
         for held in range(task.max_leases_per_worker):
             while available and task.free_slots[held] and (not refused or mortal):
-                slot = task.free_slots[held].popitem()[1]
+                slot = self._take_free_slot(task, task.free_slots[held])
                 if len(slot.leases) != held or not slot.accepts_items:
                     continue
                 grant = self._grant_lease(task, slot, available, task.accepting_workers or 1, flush=flush)
@@ -178,9 +178,29 @@ class Dispatcher:
             task.update_free_slot(slot)
         return available
 
+    def _take_free_slot(self, task: TaskState, free: dict[int, WorkerSlot]) -> WorkerSlot:
+        """Take out the worker that is given items next: one where the bytes of the first are, if there is one.
+
+        That is never waited for, and only large items that lie in shared memory can be nearer to some than to others.
+        """
+        near = self._nearest_slot(task, free) if len(free) > 1 else None
+        return free.popitem()[1] if near is None else free.pop(near)
+
+    def _nearest_slot(self, task: TaskState, slots: Iterable[int]) -> int | None:
+        if (nearest := getattr(task.engine, "nearest_slot", None)) is None:
+            return None
+        lines = self.ledger.subscriptions_by_task[task.name]
+        piece = max(lines, key=lambda line: line.count).next_range(task.name)
+        if piece is None or type(piece.chunk.payload) is not SharedPayload:
+            return None
+        found: int | None = nearest(piece.chunk.payload, slots)
+        return found
+
     def _feed_async(self, task: TaskState, available: int, *, flush: bool) -> int:
         """Grant an item or a batch for each lease, a suspect alone; return how many `available` items are left."""
         ready = [slot for slot in task.slots if slot.accepts_items]
+        if len(ready) > 1 and (near := self._nearest_slot(task, [slot.index for slot in ready])) is not None:
+            ready.sort(key=lambda slot: slot.index != near)
         grants: dict[int, list[Grant]] = defaultdict(list)
         depths = range(1, task.max_leases_per_worker + 1)
         for slot in (
@@ -232,6 +252,8 @@ class Dispatcher:
         if not slot.leases:
             slot.time_account.enter_state(EXECUTING, self.clock.now())
         slot.leases.append(lease.id)
+        if task.is_async:
+            lease.granted_at = self.clock.now()
         if self.lease_page is not None:
             self.lease_page.note_lease(lease, slot.index, all_at_once=task.is_async)
         if task.plan.config.timeout is not None:

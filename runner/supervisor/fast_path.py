@@ -62,7 +62,7 @@ class FastPath:
         if len(queues) != 1 or not _is_plain(task):
             return None
         lines, readers = ledger.subscriptions_by_queue[queues[0]], topology.readers[queues[0]]
-        if len(lines) != 1 or len(readers) != 1 or len(topology.nodes[readers[0]].inputs) != 1:
+        if len(lines) != 1 or lines[0].has_lanes or len(readers) != 1 or len(topology.nodes[readers[0]].inputs) != 1:
             return None
         reader = self._state.tasks[readers[0]]
         # In a cycle the reader need not be the first of the tasks that are fed.

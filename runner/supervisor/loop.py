@@ -9,11 +9,20 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runner import events
-from runner.engines.engine_events import Announcement, GroupKept, MessageReceived, SignalReceived, WorkerExited
+from runner.engines.engine_events import (
+    Announcement,
+    GroupKept,
+    HaltRequested,
+    MessageReceived,
+    PlacesChanged,
+    SignalReceived,
+    WorkerExited,
+)
 from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import MAX_CRASHES
 from runner.supervisor.audit import BalanceAudit
+from runner.supervisor.bucket_meter import BucketMeter
 from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
 from runner.supervisor.fast_path import FastPath
@@ -107,6 +116,7 @@ class Supervisor:
         pool.on_earlier_death = self._handle_event
         shutdown.on_kill = self.suspect_readers.end_readers
         self.progress_reporter = ProgressReporter(state, listening=listening)
+        self.bucket_meter = BucketMeter(self.ledger)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
         #: Parts that no task of this run needs are not asked.
         timers: list[Callable[[], float | None]] = [self.ledger.next_waking, pool.next_time]
@@ -153,7 +163,8 @@ class Supervisor:
             self._await_disk(self.keeper)
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())
-        return conclude_run(self.state, self.shutdown, processors, self.progress_reporter.longest_queues)
+        longest, fullest = self.progress_reporter.longest_queues, self.bucket_meter.fullest
+        return conclude_run(self.state, self.shutdown, processors, longest, fullest)
 
     def _tell_drops(self) -> None:
         """Say of each queue once that it drops items; how many, the balance says."""
@@ -175,7 +186,7 @@ class Supervisor:
     def _put_retried(self, item: RetriedItem) -> None:
         """Put an item of an earlier run where it came from; no task runs yet, so nothing is before it."""
         payload = DeadLetterPayload(item.payload, 0, PICKLED, 0, item.text)
-        chunk = self.ledger.make_chunk(payload, 1, len(item.payload))
+        chunk = self.ledger.make_chunk(payload, 1, len(item.payload), bucket=item.bucket)
         self.state.audit.retried_by_line[self.ledger.put_retried(item.queue, item.reader, chunk)] += 1
 
     def _hand_over(self, keeper: GroupKeeper) -> None:
@@ -200,6 +211,8 @@ class Supervisor:
         self.state.last_step_at = now
         if now >= self._due or self.state.halted:
             self.check_timers(now)
+        if now >= self.bucket_meter.due:
+            self.bucket_meter.look(now)
         if len(self.ledger.dropped_by_queue) > len(self._told_drops):
             self._tell_drops()
         self.settle(now)
@@ -243,10 +256,14 @@ class Supervisor:
                 self.worker_pool.on_death(event)
         elif isinstance(event, SignalReceived):
             self.shutdown.handle_signal(event.signal_number)
+        elif isinstance(event, HaltRequested):
+            self.shutdown.halt_run(event.why)
         elif isinstance(event, GroupKept):
             self._on_kept(event)
         elif isinstance(event, Announcement):
             self.state.emit(event.event)
+        elif isinstance(event, PlacesChanged):
+            self.worker_pool.add_auto_workers()
         else:
             self.worker_pool.on_leaving(event)
 
@@ -296,9 +313,9 @@ class Supervisor:
             return
         while dirty.heap:
             name = dirty.pop_farthest()
-            if self.topology.stages[name] is not Stage.RUNNING or self.state.halted:
-                continue
             task = self.tasks[name]
+            if self.topology.stages[name] is not Stage.RUNNING or (self.state.halted and not task.plan.is_fed_in_halt):
+                continue
             before = self.ledger.leased_items[name]
             self.dispatcher.feed_task(task, flush=task.plan.config.batch is not None and self._may_flush(task))
             if self.ledger.leased_items[name] != before:
@@ -410,6 +427,7 @@ class Supervisor:
         if not waiting:
             holds = [
                 f"`{line.queue}` holds {line.count:,} items for {', '.join(f'`{reader}`' for reader in line.readers)}"
+                + self.bucket_meter.describe_line(line, self.clock.now())
                 for line in self.ledger.subscriptions
                 if line.count and not line.abandoned
             ]
@@ -427,6 +445,8 @@ def _task_state(plan: Plan, task: TaskPlan, engine: Engine) -> TaskState:
             queue for queue in config.outputs_and_dead if not (plan.queues[queue].loop or plan.queues[queue].drops)
         ),
         takes_singly=task.takes_singly or any(plan.queues[queue].is_ranked for queue in config.inputs),
+        reads_lanes=plan.keeps_lanes(config),
+        shares_lanes=any(plan.queues[queue].lane and plan.queues[queue].fanout == "share" for queue in config.inputs),
         rate_limiter=None if config.rate is None else TokenBucket(config.rate.count, config.rate.period),
         shared_discount=plan.shared_discount(config),
     )

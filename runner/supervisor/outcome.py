@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,8 @@ class ProgressReporter:
         for line in state.ledger.subscriptions:  # a copied queue has one for each reader: the longest one counts
             waiting[line.queue] = max(waiting.get(line.queue, 0), line.count)
         self.longest_queues = {queue: max(self.longest_queues.get(queue, 0), count) for queue, count in waiting.items()}
+        for task in state.tasks.values():
+            _sample_items(task, now)
         workers = {name: workers_of(task, now) for name, task in state.tasks.items()}
         tasks = {name: self._task_counts(task, workers[name]) for name, task in state.tasks.items()}
         state.emit(events.Progress(now, tasks, waiting, workers))
@@ -82,7 +84,24 @@ def workers_of(task: TaskState, now: float) -> tuple[events.WorkerNow, ...]:
     for slot in task.slots:
         if slot.phase is Phase.GONE:
             slot.time_account.enter_state(ENDED, now)
-    return tuple([slot.time_account.worker_now(slot.name, slot.pid, now) for slot in task.slots])
+    return tuple(
+        [
+            slot.time_account.worker_now(slot.name, slot.pid, now, slot.item_age(now), slot.last_node)
+            for slot in task.slots
+        ]
+    )
+
+
+def _sample_items(task: TaskState, now: float) -> None:
+    """Look which item each worker of a task is at, and since when."""
+    if task.is_source or task.is_async:
+        return
+    for slot in task.slots:
+        position = task.engine.current_position(slot.index) if slot.is_working else None
+        if position is None or not position.lease:
+            slot.sampled_item = None
+        elif slot.sampled_item is None or slot.sampled_item[:2] != (position.lease, position.index):
+            slot.sampled_item = position.lease, position.index, now
 
 
 def _read_ticks() -> tuple[int, int] | None:
@@ -170,7 +189,11 @@ class RunOutcome:
 
 
 def conclude_run(
-    state: RunState, shutdown: Shutdown, processors: ProcessorMeter, longest_queues: Mapping[str, int]
+    state: RunState,
+    shutdown: Shutdown,
+    processors: ProcessorMeter,
+    longest_queues: Mapping[str, int],
+    fullest_buckets: Mapping[str, events.FullestBucket],
 ) -> RunOutcome:
     """Count what is left, audit the books, and tell everyone how the run has ended."""
     now, ledger = state.clock.now(), state.ledger
@@ -210,12 +233,13 @@ def conclude_run(
         seconds=now - state.began_at,
         **asdict(balance),
         tasks=tasks,
-        queues=tuple(_summarize_queues(state, longest_queues)),
+        queues=tuple(_summarize_queues(state, longest_queues, fullest_buckets)),
         reasons=(*shutdown.reasons, *(sentence for _, sentence in faults)),
         unbalanced=tuple(dict.fromkeys(name for name, _ in faults)),
         idle=processors.idle_share(),
         cpu=processors.cpu_seconds(),
         unfinished=unfinished,
+        nodes=tuple(_summarize_nodes(state, now)),
     )
     state.emit(ended)
     lines = {line.name: line.counts for line in ledger.subscriptions}
@@ -262,12 +286,24 @@ def _summarize_task(state: RunState, task: TaskState, now: float) -> events.Task
     )
 
 
-def _summarize_queues(state: RunState, longest_queues: Mapping[str, int]) -> Iterator[events.QueueSummary]:
+def _summarize_nodes(state: RunState, now: float) -> Iterator[events.NodeSummary]:
+    """Yield the machines of the engines that have some: with times since the run began."""
+    for engine in dict.fromkeys(task.engine for task in state.tasks.values()):
+        for node in engine.summarize_nodes(now) if hasattr(engine, "summarize_nodes") else ():
+            left = None if node.left is None else node.left - state.began_at
+            yield replace(node, joined=max(0.0, node.joined - state.began_at), left=left)
+
+
+def _summarize_queues(
+    state: RunState, longest_queues: Mapping[str, int], fullest_buckets: Mapping[str, events.FullestBucket]
+) -> Iterator[events.QueueSummary]:
     for name, lines in state.ledger.subscriptions_by_queue.items():
         if lines:
             counts = ("put", "done", "dead", "dropped", "left")
             sums = {word: sum(getattr(line.counts, word) for line in lines) for word in counts}
-            yield events.QueueSummary(name=name, most=longest_queues.get(name, 0), **sums)
+            yield events.QueueSummary(
+                name=name, most=longest_queues.get(name, 0), fullest=fullest_buckets.get(name), **sums
+            )
 
 
 def busy_share(spent: Sequence[events.Spent], before: float = 0.0) -> float:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from runner.cgroups import usable_cpus
 from runner.chunk_sizing import shared_discount_for
 from runner.config import resolved
-from runner.config.value_types import usable_cores
 from runner.events import Machine, QueuePlanned, RunLife, RunPlan, TaskPlanned
+from runner.ledger.lanes import LanedSubscription
 from runner.ledger.subscriptions import Subscription
-from runner.model import AgentSettings, RaySettings
+from runner.model import CLUSTER_ENGINES, AgentSettings, RaySettings
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
 from runner.topology import TaskNode, Topology
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 _NO_BOUND = 1 << 60
 _BEGINNING = RestartPoint()
+#: Buckets of a queue with lanes for each item that is executed at a time: two lanes rarely wait for each other, and a
+#: slice is not of too many chunks. Both are powers of two.
+_BUCKETS_PER_WORKER, _MAX_BUCKETS = 64, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class TaskPlan:
         return self.config.name
 
     @property
+    def may_follow_places(self) -> bool:
+        """Return True if it may have as many workers as its engine has places: not a source, whose items come again."""
+        return self.config.auto_workers and self.mode == "process" and bool(self.config.inputs)
+
+    @property
     def has_boxes(self) -> bool:
         """Return True if the function asks for its items itself."""
         return bool(self.shape.inboxes or self.shape.outboxes)
@@ -67,6 +77,11 @@ class TaskPlan:
         return bool(self.config.inputs) and self.shape.kind != "class" and not self.has_boxes
 
     @property
+    def is_fed_in_halt(self) -> bool:
+        """Return True if it goes on although `halt` has stopped the run: it shows what failed commands have written."""
+        return (self.reference.module, self.reference.qualname) == ("runner.std", "WriteOutput")
+
+    @property
     def is_async(self) -> bool:
         """Return True if a worker executes many items at a time."""
         return bool(self.config.inputs) and self.shape.is_async and not self.has_boxes
@@ -75,13 +90,15 @@ class TaskPlan:
 class RetriedItem(Struct, frozen=True):
     """An item that a dead letter of an earlier run has kept, and the queue and the reader that it is for.
 
-    `payload` is that of a chunk with one item; with `text` it was a letter in a queue, and is one again.
+    `payload` is that of a chunk with one item; with `text` it was a letter in a queue, and is one again. `bucket` is
+    that of its lane, as far as it is known.
     """
 
     queue: str
     reader: str
     payload: bytes
     text: FailureText | None = None
+    bucket: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +186,7 @@ class Plan:
         """Return the queues as the ledger wants them. A queue that closes a cycle never blocks its writers."""
         letters = {task.config.dead for task in self.tasks.values()}
         return [
-            Subscription(
+            (partial(LanedSubscription, bucket_bits=self._bucket_bits(name)) if queue.lane else Subscription)(
                 queue=name,
                 readers=tuple(group),
                 size=_NO_BOUND if queue.loop else queue.size,
@@ -199,11 +216,12 @@ class Plan:
             batch=config.batch.items if config.batch else None,
             batch_bytes=config.batch.bytes if config.batch else None,
             ordered=config.ordered,
+            keeps_lanes=config.attempts > 1 and self.keeps_lanes(config),
             concurrency=config.concurrency,
             attempts=config.attempts,
             retry_on=config.retry_on,
             timeout=config.timeout if task.is_async else None,
-            is_only_worker=task.is_only_worker,
+            is_only_worker=task.is_only_worker and not (task.may_follow_places and engine in CLUSTER_ENGINES),
             timed=config.timeout is not None,
             retried_run=self.retried_run,
             max_item_bytes=self.settings.max_item,
@@ -232,6 +250,19 @@ class Plan:
         bounds = [self.queues[queue].bytes for queue in (*config.inputs, *config.outputs)]
         return shared_discount_for(min(bounds, default=0))
 
+    def keeps_lanes(self, config: TaskConfig) -> bool:
+        """Return True if some of the task's items are in lanes."""
+        return any(self.queues[queue].lane for queue in config.inputs)
+
+    def _bucket_bits(self, queue: str) -> int:
+        """Return how many bits of a hash tell the buckets of a queue apart: some for each item that is executed."""
+        at_once = 0
+        for task in self.tasks.values():
+            if queue in task.config.inputs:
+                side_by_side = task.config.concurrency if task.is_async else 1
+                at_once += len(task.config.workers) * side_by_side
+        return min(_MAX_BUCKETS, _BUCKETS_PER_WORKER * max(1, at_once)).bit_length() - 1
+
     def output_groups(self, config: TaskConfig) -> tuple[OutputGroup, ...]:
         """Return the queues of each port, grouped by what they receive.
 
@@ -239,12 +270,13 @@ class Plan:
         """
         groups: list[OutputGroup] = []
         for port in config.ports:
-            sorts: dict[tuple[int, bool, bool], list[str]] = {}
+            sorts: dict[tuple[int, bool, bool, str, int], list[str]] = {}
             for queue in port.queues:
                 kind = PICKLED if self.payload_kinds[queue] == PICKLED else OBJECTS
                 singly = any(task.is_async for task in self.tasks.values() if queue in task.config.inputs)
-                order = self.queues[queue].order
-                sorts.setdefault((kind, singly or order != "fifo", order == "priority"), []).append(queue)
+                order, lane = self.queues[queue].order, self.queues[queue].lane
+                marks = (order == "priority", lane, self._bucket_bits(queue) if lane else 0)
+                sorts.setdefault((kind, singly or order != "fifo", *marks), []).append(queue)
             groups += [OutputGroup(port.name, tuple(queues), *sort) for sort, queues in sorts.items()]
         return tuple(groups)
 
@@ -255,10 +287,15 @@ def describe_run(config: Config, tasks: Mapping[str, TaskPlan], queues: Iterable
     return RunPlan(
         file=str(config.file),
         resolved=resolved.render_resolved(config),
-        tasks=tuple(_describe_task(task) for task in tasks.values()),
+        tasks=describe_tasks(tasks),
         queues=tuple(_describe_queue(queue, letters=queue.name in letters) for queue in queues),
         machine=describe_machine(),
     )
+
+
+def describe_tasks(tasks: Mapping[str, TaskPlan]) -> tuple[TaskPlanned, ...]:
+    """Return the tasks as events tell them."""
+    return tuple(_describe_task(task) for task in tasks.values())
 
 
 def _describe_task(task: TaskPlan) -> TaskPlanned:
@@ -278,7 +315,7 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
 def _describe_queue(queue: QueueConfig, *, letters: bool) -> QueuePlanned:
     bound = None if queue.loop or queue.elastic else queue.size
     return QueuePlanned(
-        queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, full=queue.full, order=queue.order
+        queue.name, bound, queue.bytes, queue.fanout or "", queue.loop, letters, queue.lane, queue.full, queue.order
     )
 
 
@@ -291,4 +328,4 @@ def describe_machine() -> Machine:
     names = os.uname()
     system = f"{names.sysname} {names.release} {names.machine}"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(system, platform.python_version(), __version__, usable_cores(), memory)
+    return Machine(system, platform.python_version(), __version__, usable_cpus(), memory)

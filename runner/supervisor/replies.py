@@ -116,7 +116,9 @@ class ReplyHandler(Struct, eq=False):
             shared_bytes = 0
             for _, _, length in output.block_refs:
                 shared_bytes += length
-            chunk = ledger.make_chunk(output.payload, output.count, output.size, shared_bytes, rank=output.rank)
+            chunk = ledger.make_chunk(
+                output.payload, output.count, output.size, shared_bytes, rank=output.rank, bucket=output.bucket
+            )
             for queue in task.output_groups[output.group_index].queues:
                 sent_by_queue[queue] += output.count
                 made.append((queue, chunk))
@@ -136,6 +138,8 @@ class ReplyHandler(Struct, eq=False):
             slot.leases.remove(ack.lease)
             slot.task.update_free_slot(slot)
             self.dispatcher.forget_lease(ack.lease)
+        if slot.task.shares_lanes:  # a bucket may be free now, and wanted by another task
+            self.state.dirty_tasks.add_input_readers(slot.task.name)
         if not ack.keeps_rest and ack.done < lease.count:
             self.state.dirty_tasks.add_input_readers(slot.task.name)
             if slot.task.rate_limiter is not None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from runner.supervisor.run_state import Phase
 from runner.supervisor.shutdown import renounce_start
 from runner.supervisor.time_accounting import ENDED, STARTING
-from runner.supervisor.workers import set_worker_count
 
 if TYPE_CHECKING:
     from runner.supervisor.run_state import TaskState, WorkerSlot
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def resize_task(pool: WorkerPool, task: TaskState, number: int, now: float) -> None:
     """Have this number of workers; those that could not be started are not among the present ones."""
     missing = number - sum(not slot.surplus for slot in task.slots)
-    set_worker_count(task, number)
+    task.set_worker_count(number)
     if missing > 0:
         _add_workers(pool, task, missing, now)
     for slot in _dispensable_slots(task)[: max(0, -missing)]:
@@ -37,6 +36,7 @@ def _dispensable_slots(task: TaskState) -> list[WorkerSlot]:
 
 def _dismiss_surplus(pool: WorkerPool, slot: WorkerSlot, now: float) -> None:
     slot.surplus = slot.retiring = True
+    slot.task.count_acceptor(slot)
     if slot.phase is Phase.READY:
         pool.timeout_watchdog.check_lifespan(slot)
     elif renounce_start(pool.state, slot):  # one that is being started ends when it is ready
@@ -50,6 +50,7 @@ def _add_workers(pool: WorkerPool, task: TaskState, count: int, now: float) -> N
     for slot in kept:
         slot.surplus = slot.retiring = False
         task.update_free_slot(slot)
+        task.count_acceptor(slot)
     count -= len(kept)
     gone = [slot for slot in surplus if slot.phase is Phase.GONE][:count]
     for slot in gone:

@@ -66,6 +66,7 @@ def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] 
     """Return what the ledger needs and the plan does not have: queues that hold items, and sources that gave some.
 
     A queue that was put items is one of dead letters, or none, as before: letters are counted where their items died.
+    One that holds items has the lanes that it had: their buckets are those of these.
     `dropped` are lines whose items are counted as dropped first. A run that is drained needs no source.
     """
     lines = {line.name for line in plan.subscriptions(plan.build_topology().readers)}
@@ -74,6 +75,13 @@ def find_graph_changes(plan: Plan, image: LedgerImage, dropped: Collection[str] 
         for line, count in sorted(image.count_owed().items())
         if line not in lines and line not in dropped
     ]
+    for line, count in sorted(image.count_owed().items()):
+        queue = queue_of_line(line)
+        if line not in lines or line in dropped or plan.queues[queue].lane in ("", image.lanes.get(queue, "")):
+            continue
+        had = f'`lane = "{image.lanes[queue]}"`' if queue in image.lanes else "no `lane`"
+        text = f"queue `{line}`, which holds {count_with_noun(count, 'item')}, had {had} when they came"
+        changes.append(f"{text}; --drop {shlex.quote(line)}")
     letters = {task.config.dead for task in plan.tasks.values()}
     was_put = {queue_of_line(line) for line, counts in image.line_counts.items() if counts.put}
     changes += [

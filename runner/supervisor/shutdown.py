@@ -262,7 +262,7 @@ class Shutdown(Struct, eq=False):
         self.reasons.append(why)
         now = self.state.clock.now()
         self._grace_ends = min(now + self.state.plan.settings.grace, self._deadline)
-        self.state.emit(events.RunStopping(now, why, self._grace_ends))
+        self.state.emit(events.RunStopping(now, why, self._grace_ends, drains=not self.state.halted))
         for name, task in self.state.tasks.items():
             if self.state.topology.stages[name] is Stage.WAITING:
                 skip_task(self.state, task, "the run was stopped before it started")
@@ -336,7 +336,7 @@ class Shutdown(Struct, eq=False):
             dead -= sum(tally.dead for tally in self.state.earlier_counts.values())
             if dead >= halt.count:
                 are = "item is" if dead == 1 else "items are"
-                self._halt_run(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
+                self._halt_for_dead_items(f"{dead:,} {are} dead, and `halt` allows {halt.count - 1:,}", last)
         elif halt.share is not None:
             tally = self.state.ledger.task_counts[task.name]
             ended, dead = tally.done + tally.dead + tally.dropped, tally.dead
@@ -345,12 +345,15 @@ class Shutdown(Struct, eq=False):
                 dead -= earlier.dead
             if ended >= _ENOUGH and dead > halt.share * ended:
                 share = f"{dead:,} of {ended:,} items of task `{task.name}` are dead"
-                self._halt_run(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
+                self._halt_for_dead_items(f"{share}, and `halt` allows {halt.share:.3g} of them", last)
 
-    def _halt_run(self, why: str, last: str) -> None:
+    def _halt_for_dead_items(self, why: str, last: str) -> None:
+        self.halt_run(f"halted: {why}; the last one: {last}")
+
+    def halt_run(self, why: str) -> None:
         """Hand out no more work; what workers hold may end within the grace, the rest is left."""
         self.state.halted = True
-        self.stop(f"halted: {why}; the last one: {last}")
+        self.stop(why)
 
     def _show_stacks(self) -> None:
         """Ask every worker for its stack (SIGQUIT); the run goes on."""

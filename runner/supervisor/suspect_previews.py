@@ -100,7 +100,7 @@ class SuspectReaders(Struct, eq=False):
             slot.suspect_previews = {**question.previews("its reader would not show it"), **self._fatal}
             return False
         slot.death_pending = True
-        slot.task.accepting_workers = None
+        slot.task.count_acceptor(slot)
         reader.asked.append(question)
         self._ask_next(reader)
         return True
@@ -110,7 +110,7 @@ class SuspectReaders(Struct, eq=False):
             if reader.task is task:
                 return reader
         index = MAX_PROGRESS_SLOTS - 1 - len(self.readers)
-        workers = sum(len(each.plan.config.workers) for each in self.state.tasks.values())
+        workers = sum(max(len(each.plan.config.workers), len(each.slots)) for each in self.state.tasks.values())
         ours = task.plan.mode == "thread" or self.state.plan.settings.engine in OWN_ENGINES
         if index < workers or not ours:  # all places are taken; or a plugin's engine has no such workers
             return None

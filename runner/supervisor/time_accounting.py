@@ -55,7 +55,7 @@ class TimeAccount:
     `idle_state` is what a worker waits for that has work and is not at it: an item on its way, or, for a source, room.
     """
 
-    __slots__ = ("_seen", "_since", "_totals", "_waiting", "cpu", "idle_state", "items", "memory", "state")
+    __slots__ = ("_assumed", "_seen", "_since", "_totals", "_waiting", "cpu", "idle_state", "items", "memory", "state")
 
     def __init__(self, waiting: WaitReason, began: float, now: float, idle_state: int = ITEM) -> None:
         self.state = STARTING
@@ -67,6 +67,8 @@ class TimeAccount:
         self._totals = [0.0] * len(STATES)
         self._totals[TURN] = now - began
         self._since = now
+        #: Seconds since it last said how long it had worked that were told as such meanwhile, as nothing was known yet.
+        self._assumed = 0.0
         #: What held when it began to wait.
         self._seen = waiting.current
 
@@ -74,13 +76,15 @@ class TimeAccount:
         """Let it be in this state from now on."""
         if state != self.state:
             self._settle_until(now)
-            self.state = state
+            self.state, self._assumed = state, 0.0
             self._seen = self._waiting.current
 
     def _settle_until(self, now: float) -> None:
         state, current = self.state, self._waiting.current
         if state != WAITING_FOR_REASON:
             self._totals[state] += now - self._since
+            if state == EXECUTING:
+                self._assumed += now - self._since
         elif current is self._seen:  # it has waited for one reason all the time
             self._totals[current[0]] += now - self._since
         else:
@@ -94,11 +98,12 @@ class TimeAccount:
         """Add what the worker says that it has worked since it last said so, and how much of that went into codecs."""
         if self.state != EXECUTING:
             return
-        span = now - self._since
+        assumed, self._assumed = self._assumed, 0.0
+        span = now - self._since + assumed
         work = min(span, busy)
         coded = min(work, coding)
         totals = self._totals
-        totals[EXECUTING] += work - coded
+        totals[EXECUTING] += work - coded - assumed
         totals[ENCODING] += coded
         totals[self.idle_state] += span - work
         self._since = now
@@ -114,7 +119,7 @@ class TimeAccount:
         self._settle_until(now)
         return Spent(*self._totals)
 
-    def worker_now(self, name: str, pid: int, now: float) -> WorkerNow:
+    def worker_now(self, name: str, pid: int, now: float, item_age: float | None = None, node: str = "") -> WorkerNow:
         """Return the worker as events show it."""
         state = STATES[self._waiting.current[0] if self.state == WAITING_FOR_REASON else self.state]
-        return WorkerNow(name, state, self.spent_until(now), pid, self.items, self.cpu, self.memory)
+        return WorkerNow(name, state, self.spent_until(now), pid, self.items, self.cpu, self.memory, item_age, node)

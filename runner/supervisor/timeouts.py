@@ -165,6 +165,7 @@ class TimeoutWatchdog:
             slot.retiring = worn_out or (
                 limits.memory is not None and slot.task.engine.resident_bytes(slot.index) > limits.memory
             )
+            slot.task.count_acceptor(slot)
         if slot.retiring and not slot.leases and not (slot.surplus and self._may_lose_ends(slot.task)):
             slot.phase = Phase.ENDING
             slot.time_account.enter_state(ENDED if slot.surplus else STARTING, self.clock.now())

@@ -7,12 +7,12 @@ pidfd readable ─▶ fenced (engine) ─▶ handled ─▶ blame the item it ha
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
 from runner import events
-from runner.chunk_sizing import time_slice_for
 from runner.engines.engine_events import ExitStatus, WorkerExited
 from runner.error_text import ErrorText, class_names
 from runner.errors import SpawnError, TimedOut
@@ -20,15 +20,16 @@ from runner.ledger.restore import MAX_CRASHES
 from runner.supervisor.audit import count_finished
 from runner.supervisor.run_state import Phase, WorkerSlot
 from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over, must_still_run, skip_task
-from runner.supervisor.slot_history import history_on_disk
+from runner.supervisor.slot_history import count_first_workers, history_on_disk
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
+from runner.topology import Stage
 from runner.transport.messages import Failure, Stop
-from runner.transport.progress_page import Position
+from runner.transport.progress_page import MAX_PROGRESS_SLOTS, Position
 from runner.worker.failure import may_retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from runner.engines.engine_events import WorkerLeaving
     from runner.ledger.leases import Lease, Verdict
@@ -43,16 +44,13 @@ if TYPE_CHECKING:
 
 #: Deaths before the first worker of a task was ready: its set-up is broken.
 MAX_FAILED_STARTS = 3
+#: An item that had been under way for so long when its machine was lost may have been the reason: agents tell of such
+#: items, and of workers that execute many at a time the time of the grant counts.
+LOST_ITEM_SECONDS = 1.0
 _FIRST_PAUSE, _MOST_PAUSE = 0.1, 5.0
 #: A worker that said it has finished has the grace to end, and cuts off itself what takes longer; one that has not
 #: ended so long after that is killed with its group.
 _EXIT_GRACE = 5.0
-
-
-def set_worker_count(task: TaskState, count: int) -> None:
-    """Note how many workers a task is to have."""
-    task.worker_count, task.accepting_workers = count, None
-    task.chunk_sizer.time_slice = time_slice_for(count)
 
 
 class WorkerPool(Struct, eq=False):
@@ -69,6 +67,7 @@ class WorkerPool(Struct, eq=False):
     #: Told of a worker above the least number of its task that could not be started, and why.
     on_extra_lost: Callable[[TaskState, str], None] | None = None
     _due: list[WorkerSlot] = field(default_factory=list)
+    #: In the order of time, as all have the same grace.
     _exit_deadlines: dict[int, float] = field(default_factory=dict)
 
     def start_due(self, now: float) -> None:
@@ -82,7 +81,8 @@ class WorkerPool(Struct, eq=False):
                     self._start_worker(slot)
             self._due = [slot for slot in self._due if slot.phase is Phase.WAITING]
         if self._exit_deadlines:
-            for index in [index for index, until in self._exit_deadlines.items() if until <= now]:
+            while self._exit_deadlines and next(iter(self._exit_deadlines.values())) <= now:
+                index = next(iter(self._exit_deadlines))
                 del self._exit_deadlines[index]
                 self.state.slots[index].task.engine.kill(index)
 
@@ -100,29 +100,40 @@ class WorkerPool(Struct, eq=False):
         if not self._due and not self._exit_deadlines:
             return None
         starts = [slot.start_at for slot in self._due if slot.phase is Phase.WAITING]
-        return min([*starts, *self._exit_deadlines.values()], default=None)
+        return min([*starts, *islice(self._exit_deadlines.values(), 1)], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
-        names = task.plan.config.workers[: self._first_count(task)]
+        names = task.plan.config.workers[: count_first_workers(task.plan.config, self.state.ledger.journal)]
+        if task.follows_places:
+            names = self._auto_names(task, 0) or (f"{task.name}-1",)
         self.state.topology.mark_started(task.name)
         task.began_at = now
-        set_worker_count(task, len(names))
         self.state.emit(events.TaskStarted(now, task.name, names))
-        for name in names:
-            self.add_slot(task, name, now)
-        self._due += task.slots
+        self._add_slots(task, names, now)
         self.state.check_ends = True
         if self.state.ledger.journal is not None:
             self._end_earlier_worker(task)
 
-    def _first_count(self, task: TaskState) -> int:
-        """Return how many workers a task begins with: of a range the least number, or as many as have saved a place."""
-        config, journal = task.plan.config, self.state.ledger.journal
-        count = config.least_workers or len(config.workers)
-        for position, name in enumerate(config.workers) if journal is not None and config.is_adaptive else ():
-            if journal is not None and journal.saved_place(task.name, name) is not None:
-                count = max(count, position + 1)
-        return count
+    def _auto_names(self, task: TaskState, has: int) -> tuple[str, ...]:
+        """Return the names of the workers that a task gets for places that it does not use yet; it `has` so many."""
+        free = MAX_PROGRESS_SLOTS // 2 - len(self.state.slots)
+        most = min(task.engine.auto_worker_count(task.name), has + free)  # type: ignore[attr-defined]  # it has places
+        return tuple(f"{task.name}-{number}" for number in range(has + 1, most + 1))
+
+    def add_auto_workers(self) -> None:
+        """Give tasks with `workers = "auto"` one worker for each place that has come."""
+        for task in self.state.tasks.values():
+            is_running = self.state.topology.stages[task.name] is Stage.RUNNING and not self.state.stopping
+            if not task.follows_places or not is_running or task.dismissed or task.failure_reason:
+                continue
+            if names := self._auto_names(task, len(task.slots)):
+                self._add_slots(task, names, self.state.clock.now())
+
+    def _add_slots(self, task: TaskState, names: Sequence[str], now: float) -> None:
+        """Give a task workers, which are started with those that are due."""
+        for name in names:
+            self._due.append(self.add_slot(task, name, now))
+        task.set_worker_count(len(task.slots))
 
     def add_slot(self, task: TaskState, name: str, now: float) -> WorkerSlot:
         """Make a place for a further worker of a task that has begun."""
@@ -185,9 +196,9 @@ class WorkerPool(Struct, eq=False):
         """Give work to a worker that is set up."""
         if slot.phase is Phase.STARTING:
             slot.phase = Phase.READY
-        slot.pid, slot.node = message.pid, message.node
+        slot.pid, slot.node, slot.last_node = message.pid, message.node, message.node
         slot.task.update_free_slot(slot)
-        slot.task.accepting_workers = None
+        slot.task.count_acceptor(slot)
         slot.task.failed_starts = 0
         self.state.topology.ready_tasks.add(slot.task.name)
         self.state.check_starts = True
@@ -210,7 +221,7 @@ class WorkerPool(Struct, eq=False):
         slot = self.state.slots[event.slot]
         if slot.generation == event.generation and slot.phase in {Phase.STARTING, Phase.READY}:
             slot.retiring = slot.leaving = True
-            slot.task.accepting_workers = None
+            slot.task.count_acceptor(slot)
             if slot.phase is Phase.READY:
                 self._retire(slot)
 
@@ -239,6 +250,7 @@ class WorkerPool(Struct, eq=False):
         now = self.state.clock.now()
         slot.phase = Phase.FINISHED
         slot.time_account.enter_state(ENDED, now)
+        self._exit_deadlines.pop(slot.index, None)
         self._exit_deadlines[slot.index] = now + self.state.plan.settings.grace + _EXIT_GRACE
         return now
 
@@ -289,7 +301,7 @@ class WorkerPool(Struct, eq=False):
         again = (slot.restart_requested or (slot.retiring and not task.dismissed)) and not task.failure_reason
         again = again and not slot.surplus
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
-        task.accepting_workers = None
+        task.count_acceptor(slot)
         if expected or (again and slot.retiring):
             for lease in slot.leases:
                 self.dispatcher.forget_lease(lease)
@@ -397,7 +409,8 @@ class WorkerPool(Struct, eq=False):
     def _suspects(self, slot: WorkerSlot, lease: Lease, event: WorkerExited) -> tuple[range, int]:
         """Return the items of a lease that may have killed the worker, and how many before them it had finished."""
         if slot.task.is_async:  # all of them were in flight: each is suspect, and is given again alone
-            return range(0 if event.lost else lease.count), 0
+            is_new = event.lost and self.state.clock.now() - lease.granted_at < LOST_ITEM_SECONDS
+            return range(0 if is_new else lease.count), 0
         if event.socket_broken:  # what it did since its last answer was not heard: any of these items may have done it
             return range(lease.count if lease.id == slot.leases[0] else 0), 0
         position = slot.overdue_position or event.position

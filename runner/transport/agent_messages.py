@@ -1,10 +1,12 @@
 """All that the supervisor and the agents of other machines say to each other; `frame_link` has the frames.
 
 supervisor ─▶ agent   PLAN (what workers will need) · START (a worker) · SEND (a message for it) · KILL · DUMP (its
-                      stack) · PAUSE · WRITTEN (output was taken) · CLOSE
+                      stack) · PAUSE · WRITTEN (output was taken) · CLOSE · BLOCK (bytes of another machine's arena) ·
+                      LENT (the blocks of the grant that follows) · FREED (blocks that no task needs) · GONE (an arena)
 agent ─▶ supervisor   HELLO (who it is) · HEARD (a worker's message) · DIED · REFUSED (a start) · OUTPUT · SHOWS (its
                       position) · WEIGHS (its memory) · STACK · LEAVING (the machine is to be taken away) · UNABLE (it
-                      can do nothing with the plan)
+                      can do nothing with the plan) · MADE (bytes of its own arenas, before the message that
+                      names them) · TRAFFIC (for how long the network has held it up)
 
 What an agent says executes nothing in the supervisor. A `START` is a pickle, so an agent reads nothing before the
 supervisor has proved who it is.
@@ -17,19 +19,23 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from runner.shm.writer import MAX_BYTES_IN_USE
 from runner.transport.framing import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, FrameError, WireBuffer
 
-PLAN, START, SEND, KILL, DUMP, PAUSE, WRITTEN, CLOSE = range(1, 9)
-HELLO, HEARD, DIED, REFUSED, OUTPUT, SHOWS, WEIGHS, STACK, LEAVING, UNABLE = range(33, 43)
+PLAN, START, SEND, KILL, DUMP, PAUSE, WRITTEN, CLOSE, BLOCK, LENT, FREED, GONE = range(1, 13)
+HELLO, HEARD, DIED, REFUSED, OUTPUT, SHOWS, WEIGHS, STACK, LEAVING, UNABLE, MADE = range(33, 44)
+#: Seconds in which an agent had more to send than the network took.
+TRAFFIC = 60
 
 _SHORT, _TEXT = 1 << 16, 1 << 20
 _MESSAGE = MAX_HEADER_BYTES + MAX_PAYLOAD_BYTES
 #: What an agent takes, and how many bytes of each.
 TO_AGENT = {PLAN: 1 << 28, START: 1 << 28, SEND: _MESSAGE, CLOSE: _TEXT}
+TO_AGENT |= dict.fromkeys((LENT, FREED, GONE), 1 << 28) | {BLOCK: MAX_BYTES_IN_USE + 16}
 TO_AGENT |= dict.fromkeys((KILL, DUMP, PAUSE, WRITTEN), _SHORT)
 #: What the supervisor takes.
 FROM_AGENT = {HEARD: _MESSAGE, HELLO: _TEXT, DIED: _TEXT, REFUSED: _TEXT, OUTPUT: _TEXT, STACK: _TEXT}
-FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING, UNABLE), _SHORT)
+FROM_AGENT |= dict.fromkeys((SHOWS, WEIGHS, LEAVING, UNABLE, TRAFFIC), _SHORT) | {MADE: MAX_BYTES_IN_USE + 16}
 
 
 class _AgentStruct(Struct, frozen=True, array_like=True):
@@ -40,7 +46,7 @@ class Hello(_AgentStruct, frozen=True):
     """An agent, and the machine that it is on. `places`: the CPUs that it lends, one to a worker in most cases.
 
     `memory`: the bytes that it lends; `gpus` as its programs name them; `distributions` are the folders of metadata of
-    what is installed there.
+    what is installed there. `page_size` is that of its shared memory; 0: it has none for large items.
     """
 
     node: str
@@ -53,6 +59,7 @@ class Hello(_AgentStruct, frozen=True):
     python: str
     distributions: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    page_size: int = 0
 
 
 class AgentPlan(_AgentStruct, frozen=True):
@@ -60,6 +67,7 @@ class AgentPlan(_AgentStruct, frozen=True):
 
     `folder` is where they begin, if the agent's machine has it, and `sys_path` where the supervisor finds modules.
     `code` are the local plugins (`cluster.sent_code`); `shared` is the supervisor's folder that is `folder` there.
+    `node_number` is what the numbers of its arenas begin with.
     """
 
     run: str
@@ -70,6 +78,7 @@ class AgentPlan(_AgentStruct, frozen=True):
     has_env: bool = False
     code: bytes = b""
     shared: str = ""
+    node_number: int = 0
 
 
 class DeathReport(_AgentStruct, frozen=True):

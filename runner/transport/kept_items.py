@@ -18,7 +18,7 @@ from runner.transport import item_codec
 from runner.transport.messages import KeptItem, SharedPayload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class NotKept(Exception):
@@ -65,6 +65,30 @@ class KeptPayloads:
         return kept
 
 
+def inline_payload(data: Any, read_block: Callable[..., Any] = reader.copy_block) -> bytes:
+    """Return a payload that brings along what of it lies in arenas; NotKept if it cannot be read.
+
+    `read_block` is called with an arena's number, an offset, a length, and perhaps `reader.PageChanges`.
+    """
+    items = [
+        _without_arena(*item, read_block) if type(item) is tuple and len(item) == 2 else item
+        for item in _plain_items(data)
+    ]
+    return item_codec.encode_payload(items)
+
+
+def block_reader(bytes_by_key: Mapping[reader.BlockKey, Any]) -> Callable[..., Any]:
+    """Return a `read_block` that looks for bytes there first: those that lie in no arena."""
+
+    def read_block(number: int, offset: int, length: int, changes: reader.PageChanges = ()) -> Any:
+        found = bytes_by_key.get((number, offset))
+        if type(found) is not bytearray:
+            return reader.copy_block(number, offset, length, changes)
+        return reader.with_changes(found[:length], changes)
+
+    return read_block
+
+
 def too_large(size: int, most: int) -> NotKept:
     """Return the refusal of an item of `size` bytes where `most` are left."""
     return NotKept(f"it has {size:,} bytes, and of `dead_items` {most:,} were left")
@@ -82,10 +106,12 @@ def _plain_items(data: bytes) -> Sequence[Any]:
     return items
 
 
-def _without_arena(pickled: Any, block_refs: tuple[Any, ...]) -> Any:
+def _without_arena(
+    pickled: Any, block_refs: tuple[Any, ...], read_block: Callable[..., Any] = reader.copy_block
+) -> Any:
     """Return an item whose buffers lie in arenas as one that brings them along."""
     try:
-        buffers = [reader.copy_block(*block_ref) for block_ref in block_refs]
+        buffers = [read_block(*block_ref) for block_ref in block_refs]
     except OSError as error:
         raise NotKept(f"its memory cannot be read: {error}") from None
     if pickled is True:

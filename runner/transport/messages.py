@@ -117,7 +117,7 @@ class Output(WireStruct, frozen=True):
     """Items for the queues of one group (an index into the worker's output groups).
 
     `block_refs` says where in arenas some of the `size` bytes lie: arena, offset and length of each block. All of them
-    have the priority `rank`.
+    have the priority `rank`, or lanes of the one `bucket`.
     """
 
     group_index: int
@@ -126,6 +126,7 @@ class Output(WireStruct, frozen=True):
     payload: Any
     block_refs: tuple[tuple[int, int, int], ...] = ()
     rank: float = 0.0
+    bucket: int = 0
 
 
 class KeptItem(WireStruct, frozen=True):

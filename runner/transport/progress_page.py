@@ -15,7 +15,8 @@ import tempfile
 
 from msgspec import Struct
 
-MAX_PROGRESS_SLOTS = 4096
+#: Workers of one run, on all of its machines: half a MiB, of which only what is written takes memory.
+MAX_PROGRESS_SLOTS = 1 << 15
 _WORDS_PER_SLOT = 2
 SLOT_BYTES = _WORDS_PER_SLOT * 8
 PAGE_BYTES = MAX_PROGRESS_SLOTS * SLOT_BYTES

@@ -203,6 +203,11 @@ class SupervisorLink:
         self._unsent.append((buffers, ancillary))
         self.flush()
 
+    def send_packed(self, message: framing.WireBuffer) -> None:
+        """Hand over a message that is bytes already."""
+        self._unsent.append(([message], []))
+        self.flush()
+
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone takes nothing: its death is reported elsewhere."""
         while self._unsent:

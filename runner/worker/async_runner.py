@@ -165,13 +165,13 @@ class AsyncRunner:
 
         What they give is taken when all have ended, so that it leaves with the end of the lease.
         """
-        spec, ordered = self.runtime.spec, self.runtime.spec.ordered
+        spec, stops = self.runtime.spec, self.runtime.spec.stops_at_failure
         began = perf_counter()
         failures: dict[int, Failure] = {}
         given: list[tuple[int, list[Any], Callable[[BaseException], Failure]]] = []
         done = 0
         for batch in split_batches(spec, grant):
-            if failures and ordered:  # the rest is handed back
+            if failures and stops:  # the rest is handed back
                 break
             items: list[Any] = []
             outputs: list[Any] = []
@@ -184,7 +184,7 @@ class AsyncRunner:
         for at, outputs, failure_of in given:  # without an `await` between this and the reply
             if failure := self._emit_all(outputs, failure_of):
                 failures[at] = failure
-                if ordered:
+                if stops:
                     done = at + failure.count
                     break
         self._note_end(Ack(grant.lease, done, tuple(failures[at] for at in sorted(failures) if at < done)), busy)

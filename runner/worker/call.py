@@ -91,7 +91,7 @@ class PerItem:
         self.take_result = output_buffer.emit_result if spec.output_groups else exhaust_result
         #: Bursts are possible at all. With a time limit, or an order to keep, each item stands alone.
         self.may_burst = (
-            not (self.needs_context or spec.timed or spec.ordered)
+            not (self.needs_context or spec.timed or spec.stops_at_failure)
             and shape.call_kind == "function"
             and (output_buffer.direct_buffer is not None or not spec.output_groups)
         )
@@ -117,7 +117,7 @@ class PerItem:
                 failures += [
                     self._record_failure(part, items[index], base + index - answered, error) for index, error in faults
                 ]
-                if faults and runtime.spec.ordered:
+                if faults and runtime.spec.stops_at_failure:
                     return _make_reply(runtime, grant, base + at, failures, began)
                 del faults
                 if (now := perf_counter()) > deadline and (base + at < grant.count):
@@ -299,7 +299,7 @@ def execute_batches(runtime: WorkerRuntime, target: Callable[[Any], Any], grant:
     failures: list[Failure] = []
     done = 0
     for batch in split_batches(spec, grant):
-        if done and (last - began > 2 * grant.time_slice or (failures and spec.ordered)):
+        if done and (last - began > 2 * grant.time_slice or (failures and spec.stops_at_failure)):
             break
         runtime.show_position(grant.lease, pack_burst(done, len(batch)))
         first_range, first_index, first = batch[0]

@@ -58,6 +58,15 @@ class WorkerContext:
         return parent.getChild(self.task)
 
     @property
+    def node(self) -> str:
+        """Return the name of the worker's machine; without agents that of the host, as an agent there would have it."""
+        if self._spec.node:
+            return self._spec.node
+        import platform
+
+        return platform.node().partition(".")[0] or "localhost"
+
+    @property
     def item_id(self) -> str:
         """Return the same name for the same item, however often it is given."""
         return f"{self.chunk_number}.{self.index}" if self.chunk_number else ""

@@ -10,10 +10,11 @@ from runner.tasks import To
 from runner.transport import item_codec
 from runner.transport.messages import OBJECTS, PICKLED, Output
 from runner.worker import returned_values
-from runner.worker.priorities import group_by_priority, read_priority
+from runner.worker.lanes import bucket_reader
+from runner.worker.priorities import group_by_mark, read_priority
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from runner.shm.writer import ArenaWriter
     from runner.worker.spec import OutputGroup
@@ -44,9 +45,10 @@ class OutputBuffer:
         self.shared_discount = shared_discount
         self.item_encoder = item_codec.ItemEncoder(max_item_bytes, arena_writer)
         self.buffers: list[list[Any]] = [[] for _ in output_groups]
-        #: If any group has priorities: that of each item in the buffers.
-        self._has_priorities = any(group.has_priorities for group in output_groups)
-        self._priorities: list[list[float]] = [[] for _ in output_groups]
+        #: If any group is sorted: the priority or the bucket of each item in the buffers, and what reads it.
+        self._is_sorted = any(group.is_sorted for group in output_groups)
+        self._marks: list[list[float]] = [[] for _ in output_groups]
+        self._mark_readers = tuple(_mark_reader(group) for group in output_groups)
         #: Chunks of a source's one group that are older than what its buffer holds.
         self._encoded_chunks: list[Output] = []
         self.encoded_items = 0
@@ -65,7 +67,7 @@ class OutputBuffer:
         first_port = output_groups[0].port if output_groups else ""
         self._default_groups = self._groups_by_port.get("default", self._groups_by_port.get(first_port, []))
         #: With one group this is its buffer, to which bodies append themselves.
-        is_one = len(output_groups) == 1 and not output_groups[0].has_priorities
+        is_one = len(output_groups) == 1 and not self._is_sorted
         self.direct_buffer: list[Any] | None = self.buffers[0] if is_one else None
         #: What comes before what is in that buffer: chunks of machine words, or of small values for threads; the last
         #: of them may grow.
@@ -89,7 +91,7 @@ class OutputBuffer:
                 known = ", ".join(sorted(self._groups_by_port))
                 raise ValueError(f"To({item.port!r}, ...): this task has no such port (its ports: {known})")
             item = item.item
-        priority = self._priority_of(item, targets) if self._has_priorities else 0.0
+        marks = self._read_marks(item, targets) if self._is_sorted else None
         encoded: Any = None
         if type(item) is not self._checked_type:
             returned_values.check_item(item)
@@ -105,14 +107,23 @@ class OutputBuffer:
             self.gathered_bytes += item_codec.encoded_size(encoded, self.shared_discount)
             self.has_large_items = True
             self.has_encoded_items = self.has_encoded_items or type(encoded) is tuple
+        if marks is not None:  # first: another thread takes as many as there are items
+            self._keep_marks(targets, marks)
         for index in targets:
-            if self._has_priorities:  # first: another thread takes as many as there are items
-                self._priorities[index].append(priority)
             self.buffers[index].append(item if self.output_groups[index].payload_kind == OBJECTS else encoded)
 
-    def _priority_of(self, item: Any, targets: list[int]) -> float:
-        """Return an item's priority, if any of these groups has priorities. TypeError: it has none."""
-        return read_priority(item) if any(self.output_groups[index].has_priorities for index in targets) else 0.0
+    def _read_marks(self, item: Any, targets: list[int]) -> list[float]:
+        """Return the priority, or the bucket, of an item for each of these groups. TypeError: it does not say."""
+        if len(targets) == 1:
+            return [self._mark_readers[targets[0]](item)]
+        return [self._mark_readers[index](item) for index in targets]
+
+    def _keep_marks(self, targets: list[int], marks: list[float]) -> None:
+        if len(targets) == 1:
+            self._marks[targets[0]] += marks
+            return
+        for index, mark in zip(targets, marks, strict=True):
+            self._marks[index].append(mark)
 
     def emit_many(self, items: list[Any], types: set[type]) -> None:
         """Take items of these types at once for the one group: small values, or objects for threads alone."""
@@ -208,9 +219,9 @@ class OutputBuffer:
 
     def roll_back_to(self, mark: RollbackMark) -> None:
         """Forget what was emitted since `mark`."""
-        for buffer, priorities, length in zip(self.buffers, self._priorities, mark, strict=True):
+        for buffer, marks, length in zip(self.buffers, self._marks, mark, strict=True):
             del buffer[length:]
-            del priorities[length:]
+            del marks[length:]
 
     def take_outputs(self) -> tuple[Output, ...]:
         """Take everything gathered so far, as chunks. Safe beside another thread that appends."""
@@ -222,14 +233,16 @@ class OutputBuffer:
             self._word_chunks, self._value_chunks = [], []
         for index, buffer in enumerate(self.buffers):
             count = len(buffer)
-            if self.output_groups[index].has_priorities:
-                for rank, items in group_by_priority(buffer[:count], self._priorities[index]):
-                    outputs += [replace(output, rank=rank) for output in self._cut_chunks(index, items)]
+            if (group := self.output_groups[index]).is_sorted:
+                word = "rank" if group.has_priorities else "bucket"
+                parts = group_by_mark(buffer[:count], self._marks[index])
+                for mark, items in sorted(parts) if group.has_priorities else parts:
+                    outputs += [replace(output, **{word: mark}) for output in self._cut_chunks(index, items)]
             elif count == 1 and self.output_groups[index].payload_kind != OBJECTS:  # bench: see `call`
                 outputs.append(self._encode_output(index, buffer[:1]))
             elif count:
                 outputs.extend(self._cut_chunks(index, buffer[:count]))
-            del buffer[:count], self._priorities[index][:count]
+            del buffer[:count], self._marks[index][:count]
         self.gathered_bytes = 0
         self.has_large_items = self.has_encoded_items = False
         return tuple(outputs)
@@ -242,12 +255,7 @@ class OutputBuffer:
         while start < count:
             piece = buffer[start : start + max_items]
             if objects:
-                yield Output(
-                    index,
-                    len(piece),
-                    self._chunk_size(piece, whole=len(piece) == count and not group.has_priorities),
-                    piece,
-                )
+                yield Output(index, len(piece), self._chunk_size(index, piece, count), piece)
             else:
                 if self.gathered_bytes + _SMALL_BYTES * len(piece) > MAX_CHUNK_BYTES:
                     piece = _within_bytes(piece, self.shared_discount)
@@ -268,13 +276,29 @@ class OutputBuffer:
         )
         return Output(index, len(piece), size + len(payload), payload, block_refs)
 
-    def _chunk_size(self, piece: list[Any], *, whole: bool) -> int:
-        """Return the size of objects; what was measured when it was emitted is not measured again."""
+    def _chunk_size(self, index: int, piece: list[Any], count: int) -> int:
+        """Return the size of some of `count` objects; what was measured when it was emitted is not measured again.
+
+        Of a group that is sorted each chunk gets its share of that: together they have all of it.
+        """
         if not self.has_large_items:
             return _PLAIN_BYTES * len(piece)
-        if whole and self.objects_only and len(self.output_groups) == 1:
-            return self.gathered_bytes + _PLAIN_BYTES * len(piece)
+        total = len(self.buffers[index]) if self.output_groups[index].is_sorted else count
+        is_measured = self.objects_only and len(self.output_groups) == 1
+        if is_measured and (len(piece) == total or self.output_groups[index].is_sorted):
+            return self.gathered_bytes * len(piece) // total + _PLAIN_BYTES * len(piece)
         return sum(map(item_codec.memory_size, piece))
+
+
+def _no_mark(_item: Any) -> float:
+    return 0.0
+
+
+def _mark_reader(group: OutputGroup) -> Callable[[Any], float]:
+    """Return what says of an item by what its group is sorted: 0 where it is not. TypeError: it does not say."""
+    if group.has_priorities:
+        return read_priority
+    return bucket_reader(group.lane, group.bucket_bits) if group.lane else _no_mark
 
 
 def _within_bytes(items: list[Any], shared_discount: int) -> list[Any]:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import isnan
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Any
 
 
 def read_priority(item: Any) -> float:
@@ -36,11 +32,13 @@ def read_priority(item: Any) -> float:
     )
 
 
-def group_by_priority(items: list[Any], priorities: list[float]) -> Iterator[tuple[float, list[Any]]]:
-    """Yield the items of each priority, in their order."""
-    if not items:
-        return
+def group_by_mark(items: list[Any], marks: list[float]) -> list[tuple[float, list[Any]]]:
+    """Return the items of each mark, in their order; the marks in the order in which they come first.
+
+    >>> group_by_mark(["a", "b", "c"], [5, 3, 5, 7])
+    [(5, ['a', 'c']), (3, ['b'])]
+    """
     found: dict[float, list[Any]] = {}
-    for item, priority in zip(items, priorities, strict=False):  # another thread may append meanwhile
-        found.setdefault(priority, []).append(item)
-    yield from sorted(found.items(), key=itemgetter(0))
+    for item, mark in zip(items, marks, strict=False):  # another thread may append meanwhile
+        found.setdefault(mark, []).append(item)
+    return list(found.items())

@@ -317,18 +317,11 @@ class SourceOutput:
         self._pass_over(items)
         if self.crc is not None:
             items = map(self.crc.add, items)
-        if self.output_buffer.direct_buffer is None:
-            self.reserve_credit()
-            for item in items:
-                self.emit_reserved(item)
-                del item
-                self.reserve_credit()
-        else:
-            while self._emit_some(items, self.output_buffer.direct_buffer):
-                pass
+        while self._emit_some(items, self.output_buffer.direct_buffer):
+            pass
         self.flush()
 
-    def _emit_some(self, items: Iterator[Any], direct: list[Any]) -> bool:
+    def _emit_some(self, items: Iterator[Any], direct: list[Any] | None) -> bool:
         """Take the items that may be made before there is something to do. False: that was all."""
         self.reserve_credit()
         if self.place_reporter.wants_digest:
@@ -338,7 +331,7 @@ class SourceOutput:
             before = self.sent_items + self.waiting_items
             limit = min(max(1, self._send_threshold() - self.waiting_items), _MAX_BURST)
             self.burst_key = partial(id if self.attention_flag else type)
-        if self._may_burst and limit >= _MIN_BURST:
+        if direct is not None and self._may_burst and limit >= _MIN_BURST:
             return self._emit_burst(items, direct, limit)
         if self._emit_one_by_one(islice(items, limit), direct):
             return True
@@ -352,12 +345,17 @@ class SourceOutput:
             return True
         return False
 
-    def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any]) -> bool:
+    def _emit_one_by_one(self, items: Iterable[Any], direct: list[Any] | None) -> bool:
         """Take items one by one; True if the messages that came end that before the items do."""
         small, flag = item_codec.SMALL_TYPES, self.attention_flag
         same: type | None = None  # most items are of the type of the one before
         for item in items:
-            if type(item) is same:
+            if direct is None:
+                self.emit_reserved(item)
+                del item
+                if self.output_buffer.gathered_bytes >= MAX_CHUNK_BYTES:
+                    return True
+            elif type(item) is same:
                 direct.append(item)
             elif type(item) in small:
                 same = type(item)

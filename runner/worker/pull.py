@@ -75,7 +75,7 @@ class PullInbox(Inbox[Any]):
             runtime.call_shape.context
             or runtime.call_shape.constructor_context
             or runtime.spec.timed
-            or runtime.spec.ordered
+            or runtime.spec.stops_at_failure
         )
         self._pace = ClockPace()
         runtime.fork_cleanups.append(lambda: deque(self._burst_iterator, 0).clear())

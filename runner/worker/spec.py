@@ -20,7 +20,8 @@ class OutputGroup(Struct, frozen=True):
     """Queues that receive the same chunk: one port's, of one kind (`OBJECTS` or `PICKLED`).
 
     `is_read_singly`: a reader takes single items of a chunk and is handed all its bytes each time: chunks stay small.
-    `has_priorities`: each item has a priority, and all items of a chunk the same.
+    `has_priorities`: each item has a priority, and all items of a chunk the same. `lane`: the field that says of which
+    lane an item is; those of a chunk are of one of 2 ** `bucket_bits` buckets.
     """
 
     port: str
@@ -28,6 +29,13 @@ class OutputGroup(Struct, frozen=True):
     payload_kind: int
     is_read_singly: bool = False
     has_priorities: bool = False
+    lane: str = ""
+    bucket_bits: int = 0
+
+    @property
+    def is_sorted(self) -> bool:
+        """Return True if not all items may share a chunk."""
+        return self.has_priorities or bool(self.lane)
 
 
 class RestartPoint(Struct, frozen=True):
@@ -65,6 +73,8 @@ class WorkerSpec(Struct, frozen=True):
     batch: int | None = None
     batch_bytes: int | None = None
     ordered: bool = False
+    #: Its items are in lanes: what comes after one that has failed waits for it.
+    keeps_lanes: bool = False
     concurrency: int = 1
     attempts: int = 1
     retry_on: tuple[str, ...] = ()
@@ -95,8 +105,15 @@ class WorkerSpec(Struct, frozen=True):
     inline_payloads: bool = False
     #: The field by which a durable run knows its items again (`item_keys`).
     key: str = ""
+    #: The machine that it is started on, as the run calls it; empty: the one where the command runs.
+    node: str = ""
     #: It executes nothing, and shows items instead (`worker.suspect_preview`).
     previews_suspects: bool = False
+
+    @property
+    def stops_at_failure(self) -> bool:
+        """Return True if the items behind one that has failed are handed back: it may have to come before them."""
+        return self.ordered or self.keeps_lanes
 
 
 class WorkerThread(threading.Thread):

@@ -331,6 +331,7 @@ def test_all_that_failed_is_done_once_whatever_the_topology(project: Any, name: 
     assert json.loads(outcome.out)["plan"]["retried_run"] == runs(made)[0].name
 
 
+@pytest.mark.slow
 def test_results_of_an_ordered_task_leave_in_the_order_in_which_its_items_had_come(project: Any) -> None:
     bad = [f"one {number}" for number in (29, 3, 17, 4, 11)]
     tasks = """
@@ -351,6 +352,7 @@ def test_results_of_an_ordered_task_leave_in_the_order_in_which_its_items_had_co
     assert noted(made, "two")[-5:] == ["3", "4", "11", "17", "29"]
 
 
+@pytest.mark.slow
 def test_two_readers_of_one_queue_compete_for_what_either_had_failed_over(project: Any) -> None:
     tasks = """
     [queues.d]
@@ -374,6 +376,7 @@ def test_two_readers_of_one_queue_compete_for_what_either_had_failed_over(projec
     assert Counter(noted(made, "two") + noted(made, "three")) == ALL
 
 
+@pytest.mark.slow
 def test_tries_are_counted_anew_and_a_dead_letter_is_given_again_as_the_letter_it_was(project: Any) -> None:
     tasks = """
     [tasks.one]
@@ -568,6 +571,7 @@ def test_each_letter_is_given_again_until_it_is_done_and_the_list_says_so(projec
     assert "done in run" in outcome.err
 
 
+@pytest.mark.slow
 def test_letters_of_an_earlier_run_are_given_again_only_if_it_is_named(project: Any) -> None:
     made = make(project, LINE, "one 3")
     assert made.run().exit == 4
@@ -583,6 +587,7 @@ def test_letters_of_an_earlier_run_are_given_again_only_if_it_is_named(project: 
     assert len(runs(made)) == 4
 
 
+@pytest.mark.slow
 def test_named_items_are_given_again_whatever_became_of_them(project: Any) -> None:
     made = make(project, LINE, "one 3, one 4, two 5")
     assert made.run().exit == 4
@@ -599,6 +604,7 @@ def test_named_items_are_given_again_whatever_became_of_them(project: Any) -> No
     assert outcome.exit == 2, outcome
 
 
+@pytest.mark.slow
 def test_letters_can_be_chosen_by_task_and_by_error(project: Any) -> None:
     made = make(project, LINE, "one 3, one 14, two 5")
     assert made.run().exit == 4
@@ -617,6 +623,7 @@ def test_letters_can_be_chosen_by_task_and_by_error(project: Any) -> None:
     assert Counter(noted(made, "two")) == ALL
 
 
+@pytest.mark.slow
 def test_an_export_has_the_words_of_a_queue_of_letters_and_is_read_by_another_run(project: Any) -> None:
     file = """
     [queues]
@@ -817,6 +824,7 @@ def said(made: Project) -> list[bytes]:
     return data.splitlines()
 
 
+@pytest.mark.slow
 def test_params_are_those_of_the_first_run_unless_given_again_and_secrets_must_be(project: Any) -> None:
     made = project({"tasks.toml": PARAMS, "plugins/work.py": SAY})
     odd = os.fsdecode(b"gr\xfc\xdfe")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from runner.cli import notify
+
 FILE = """
     [params.count]
     type = "int"
@@ -106,3 +108,114 @@ def test_a_param_that_does_not_fit_is_an_error_of_the_file(project: Any, text: s
     outcome = make(project, **{"p.env": text}).run("--params", "p.env")
     assert outcome.exit == 3, outcome
     assert "E111" in outcome.err or "E113" in outcome.err
+
+
+NOTIFY = 'env | grep ^RUNNER_ | sort > told; echo "$RUNNER_OUTCOME"'
+
+
+def test_a_command_is_told_how_the_run_has_ended(project: Any) -> None:
+    made = make(project)
+    outcome = made.run("-p", "count=3", "--notify", NOTIFY)
+    assert outcome.exit == 0, outcome
+    told = dict(line.split("=", 1) for line in (made.path / "told").read_text().splitlines())
+    assert told["RUNNER_EXIT_CODE"] == "0"
+    assert told["RUNNER_OUTCOME"] in outcome.out
+    assert told["RUNNER_OUTCOME"].startswith(f"{told['RUNNER_READ']} read = {told['RUNNER_DONE']} done")
+    assert told["RUNNER_RUN"] in [each.name for each in (made.path / ".runner" / "runs").iterdir()]
+
+
+def test_a_command_that_fails_or_hangs_changes_no_exit_code(
+    project: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make(project)
+    outcome = made.run("-p", "count=3", "--notify", "exit 7")
+    assert outcome.exit == 0, outcome
+    assert "--notify: exit 7: exit 7" in outcome.err
+    notify.notify("sleep 60 & sleep 60", {}, limit=0.05)
+    assert capsys.readouterr().err == "--notify: sleep 60 & sleep 60: ended after 50ms\n"
+
+
+CAPPED = """
+    [queues]
+    a = {}
+    b = {}
+    c = {}
+    [tasks.make]
+    call = "std.range"
+    args = [0, 30]
+    mode = "process"
+    workers = 3
+    outputs = ["a"]
+    [tasks.first]
+    call = "work.who"
+    workers = 5
+    inputs = ["a"]
+    outputs = ["b"]
+    [tasks.second]
+    call = "work.who"
+    workers = "auto"
+    inputs = ["b"]
+    outputs = ["c"]
+    [tasks.threads]
+    call = "work.who"
+    mode = "thread"
+    workers = 4
+    inputs = ["c"]
+"""
+WHO = """
+    from runner import Context, task
+
+    @task
+    def who(item: object, context: Context) -> object:
+        with open(f"{context.task}.workers", "a") as file:
+            file.write(context.worker + "\\n")
+        return item
+"""
+
+
+@pytest.mark.parametrize(
+    ("jobs", "first", "second"),
+    [
+        pytest.param("1", 1, 1, marks=pytest.mark.slow),
+        pytest.param("4", 2, 2, marks=pytest.mark.slow),
+        ("7", 4, 3),
+        pytest.param("100", 5, 95, marks=pytest.mark.slow),
+    ],
+)
+def test_jobs_caps_the_processes_of_tasks_with_inputs(project: Any, jobs: str, first: int, second: int) -> None:
+    outcome = project({"tasks.toml": CAPPED, "plugins/work.py": WHO}).run("-j", jobs, "--dry-run")
+    assert outcome.exit == 0, outcome
+    assert f"{3 + first + second} processes and 4 threads" in outcome.out
+
+
+@pytest.mark.slow
+def test_no_other_worker_executes_an_item(project: Any) -> None:
+    made = project({"tasks.toml": CAPPED.replace("workers = 3", "workers = 1"), "plugins/work.py": WHO})
+    outcome = made.run("-j", "2")
+    assert outcome.exit == 0, outcome
+    assert "30 read = 30 done" in outcome.err
+    assert {*(made.path / "first.workers").read_text().split()} == {"first-1"}
+    assert len({*(made.path / "second.workers").read_text().split()}) == 1
+    assert len((made.path / "threads.workers").read_text().split()) == 30
+
+
+@pytest.mark.parametrize(
+    ("option", "environment", "colored"),
+    [
+        pytest.param("always", "", True, marks=pytest.mark.slow),
+        ("always", "1", True),
+        pytest.param("never", "", False, marks=pytest.mark.slow),
+        pytest.param("auto", "", False, marks=pytest.mark.slow),
+    ],
+)
+def test_color_goes_before_the_environment(project: Any, option: str, environment: str, colored: bool) -> None:
+    text = "[tasks.say]\n"
+    plugin = "from runner import task\n@task(mode='thread')\ndef say() -> None:\n    print('x')\n"
+    env = {"NO_COLOR": environment} if environment else {}
+    outcome = project({"tasks.toml": text, "plugins/work.py": plugin}).run("--color", option, env=env)
+    assert (outcome.exit, "\x1b[" in outcome.out) == (0, colored), outcome
+
+
+def test_a_color_that_there_is_not(project: Any) -> None:
+    outcome = make(project).run("--color", "blue", "-p", "count=1")
+    assert (outcome.exit, "--color knows auto, always, never" in outcome.err) == (2, True), outcome

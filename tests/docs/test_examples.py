@@ -126,20 +126,27 @@ def python(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def quick_first(found: list[Any]) -> list[Any]:
+    """Keep those of the README and the tutorials in the default set; those of other pages are slow."""
+    return [
+        one
+        if one.values[0] == ROOT / "README.md" or "tutorial" in one.values[0].parts
+        else pytest.param(*one.values, id=one.id, marks=pytest.mark.slow)
+        for one in found
+    ]
+
+
 FILES_OF_TESTS = [one for one in examples("python", files=True) if is_test(one)]
 
 
-@pytest.mark.parametrize(
-    ("page", "block"),
-    [FILES_OF_TESTS[0], *(pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in FILES_OF_TESTS[1:])],
-)
+@pytest.mark.parametrize(("page", "block"), quick_first(FILES_OF_TESTS))
 def test_a_file_of_tests_passes(page, block, tmp_path):
     written(page, tmp_path)
     done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", block.options["file"], folder=tmp_path)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(("page", "block"), examples("console"))
+@pytest.mark.parametrize(("page", "block"), quick_first(examples("console")))
 def test_a_command_says_what_the_page_says(page, block, tmp_path):
     project = written(page, tmp_path)
     for command, expected in commands(block.text):

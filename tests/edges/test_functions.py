@@ -363,6 +363,8 @@ def test_an_only_reader_gets_the_object_itself() -> None:
 
 
 class _Printer:
+    beside_caller = False
+
     def __init__(self) -> None:
         self.written: list[Any] = []
 

@@ -320,7 +320,7 @@ def test_a_run_without_queues_counts_its_tasks(project: Make) -> None:
     assert outcome.exit == 1, outcome
     assert outcome.err.splitlines()[-1].endswith("2 tasks ok, 1 failed, 1 not started"), outcome
     made.write({"tasks.toml": file.replace('mode = "thread"', "with = { seconds = 60.0 }")})
-    outcome = made.run("--deadline", "3s")
+    outcome = made.run("--deadline", "1s")
     assert outcome.exit == 124, outcome
     assert any(row.endswith("1 task ok, `again` had not ended") for row in outcome.err.splitlines()), outcome
     listed = made.run("runs", verb="list").out.splitlines()

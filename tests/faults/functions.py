@@ -8,6 +8,7 @@ reached by replacing its functions in the worker process alone.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -530,3 +531,22 @@ class Connected:
     def __call__(self, item: int) -> int:
         threading.Event().wait(0.01)
         return item
+
+
+def until_there(path: Path) -> Iterator[int]:
+    """Yield numbers until there is a file."""
+    for number in itertools.count():
+        if number % 100 == 0 and path.exists():
+            return
+        yield number
+
+
+async def ends_machines(item: int, bad: int) -> int:
+    """Take the machine down with one item, a moment after it has begun."""
+    import asyncio
+
+    await asyncio.sleep(1.3 if item == bad else 0.2)
+    if item == bad:
+        die("agent SIGKILL")
+        await asyncio.sleep(60)
+    return item

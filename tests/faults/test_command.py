@@ -269,6 +269,7 @@ def test_as_process_1_of_a_container(line: Any) -> None:
     assert "10 done" in outcome.stderr
 
 
+@pytest.mark.slow
 def test_the_fork_servers_death_costs_nothing(line: Any) -> None:
     made = line("pause", "workers = 2\nlifespan = { items = 20 }", count=200)
     running = made.start()

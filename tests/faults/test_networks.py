@@ -1,35 +1,23 @@
-"""Two machines, as far as the network goes: namespaces with a cable between them that is cut, in one direction or both.
+"""Two machines, as far as the network goes: namespaces with a cable between them that is cut, or a bad line.
 
 What must hold: every item arrives once, and no item is ever executed at two places at the same time.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import shutil
-import subprocess
-import sys
 import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from faults.test_agents import wait_for
-from helpers import IS_SLOW_SESSION, Running, marked_environment
+from helpers import IS_SLOW_SESSION
+from network_lines import Cable, can_make_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-def can_make_networks() -> bool:
-    if os.geteuid() or not shutil.which("ip"):
-        return False
-    name = f"runner-probe-{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], check=False, capture_output=True).returncode == 0
-    return made and subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True).returncode == 0
 
 
 pytestmark = [
@@ -76,51 +64,6 @@ WORK = """
                 time.sleep(0.01)
         return item
 """
-
-
-class Cable:
-    """Two namespaces and what is between them."""
-
-    def __init__(self) -> None:
-        self.names = [f"runner-{end}-{os.getpid()}" for end in ("a", "b")]
-        self.links = [f"rn{end}{os.getpid()}" for end in ("a", "b")]
-        for name in self.names:
-            self.ip("netns", "add", name)
-        first, second = self.links
-        self.ip(
-            "link", "add", first, "netns", self.names[0], "type", "veth", "peer", "name", second, "netns", self.names[1]
-        )
-        for number, (name, link) in enumerate(zip(self.names, self.links, strict=True), 1):
-            self.ip("-n", name, "addr", "add", f"10.231.77.{number}/24", "dev", link)
-            self.ip("-n", name, "link", "set", link, "up")
-            self.ip("-n", name, "link", "set", "lo", "up")
-
-    @staticmethod
-    def ip(*words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True)
-
-    def switch(self, state: str) -> None:
-        self.ip("-n", self.names[1], "link", "set", self.links[1], state)
-
-    def lose(self, end: int) -> None:
-        """Let nothing out at one end: what it sends goes to a card that is not there."""
-        other = f"10.231.77.{2 - end}"
-        card = ["lladdr", "02:00:00:00:00:99", "dev", self.links[end], "nud", "permanent"]
-        self.ip("-n", self.names[end], "neigh", "replace", other, *card)
-
-    def start(self, end: int, folder: Path, *words: str) -> Running:
-        token, environment = marked_environment({})
-        command = ["ip", "netns", "exec", self.names[end], sys.executable, "-m", "runner", *words]
-        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, start_new_session=True, encoding="utf-8", **pipes
-        )
-        return Running(process, token)
-
-    def close(self) -> None:
-        for name in self.names:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                self.ip("netns", "del", name)
 
 
 @pytest.fixture

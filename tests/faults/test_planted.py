@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import crossed
@@ -28,6 +29,8 @@ import fake_engine
 import msgspec
 import psutil
 import pytest
+from api import test_results
+from cli import test_watch
 from edges import test_functions, test_state
 from faults import functions, harness, test_file_tests, test_items, test_saving
 from faults.harness import plan, run, task
@@ -38,13 +41,17 @@ from unit import (
     test_boxes,
     test_chunking,
     test_collect,
+    test_command_reports,
     test_drops_and_orders,
     test_durable_ends,
     test_durable_simulation,
     test_each,
+    test_each_file,
+    test_far_memory,
     test_frame_link,
     test_grain_simulation,
     test_journal,
+    test_lanes,
     test_lease_page,
     test_ledger,
     test_ledger_file,
@@ -63,7 +70,8 @@ from runner.errors import UsageError
 from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
-from runner.shm.writer import MIN_SHARED_BYTES
+from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE
+from runner.std.shell import CommandFailed
 from runner.std.sinks import WriteLines
 from runner.supervisor import shutdown
 from runner.supervisor.fast_path import FastPath
@@ -86,7 +94,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
-FLOORS += ("machines", "file tests", "ranges")
+FLOORS += ("machines", "file tests", "ranges", "lanes", "commands")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -109,6 +117,12 @@ def with_agents(test: Callable[..., None]) -> None:
     """A test that wants an engine with agents."""
     with contextlib.ExitStack() as stack:
         test(lambda **options: test_agents.Rig(stack, **options))
+
+
+def far_memory_schedules() -> None:
+    """Large items on their way between machines; the first schedule that notices ends it."""
+    for seed in range(4):
+        test_far_memory.check(seed, deaths=0.02 * seed)
 
 
 def compared_schedules() -> None:
@@ -151,6 +165,14 @@ def ranges_of_workers() -> None:
     """Schedules in which tasks have any number of their ranges at any time."""
     for seed in (1, 2, 9):
         crossed.check_ranges(seed)
+
+
+def lanes() -> None:
+    """Schedules and lives most of whose queues have lanes."""
+    for seed in (0, 1, 2, 9, 18, 29):
+        crossed.check(seed, laned=True, durable=seed % 3 == 0)
+    for seed in (3, 4, 9):
+        durable_lives.check_lives(seed, laned=True)
 
 
 def priorities() -> None:
@@ -205,6 +227,12 @@ def with_folder(test: Callable[..., None], *args: Any, patched: bool = False) ->
     """A test that wants a folder, and perhaps something to patch with."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         test(Path(folder), *args, *([patch] if patched else []))
+
+
+def with_patch(test: Callable[..., None]) -> None:
+    """A test that wants something to patch with."""
+    with pytest.MonkeyPatch.context() as patch:
+        test(patch)
 
 
 def power_cuts() -> None:
@@ -356,6 +384,19 @@ def heard_from_a_former_worker(original: Any, self: Any, node: Any, got: Any) ->
     original(self, node, [frame._replace(generation=lives.get(frame.slot, 0)) for frame in got])
 
 
+def trimmed_whatever_arrives(original: Any, self: Any, pages: bytearray) -> None:
+    self._arriving.clear()
+    original(self, pages)
+
+
+def sent_and_let_go(original: Any, self: Any, slot: int, generation: int, blocks: Any) -> None:
+    before = set(self._kept)
+    original(self, slot, generation, blocks)
+    for key in set(self._kept) - before:  # its writer has the place back, and the table says nothing of that
+        block = self._kept[key]
+        self._kept[key] = SimpleNamespace(arena=block.arena, offset=block.offset, length=block.length)
+
+
 def without_the_fence(original: Any, self: Any, slot: int, worker: Any) -> None:
     from runner.engines import processes
 
@@ -417,6 +458,34 @@ def dropped_in_silence(original: Any, self: Any, chunk: Any, *args: Any) -> Any:
 
 def without_rank(original: Any, self: Any, *args: Any, **options: Any) -> Any:
     return original(self, *args, **{**options, "rank": 0.0})
+
+
+def free_while_it_sleeps(original: Any, self: Any, piece: Any, task_: str, until: float | None = None) -> None:
+    """An item that waits for its retry does not keep what comes after it in its lane."""
+    original(self, piece, task_, until)
+    if until is not None:
+        bucket = self._bucket(piece.chunk)
+        bucket.busy_items -= piece.count
+        self._take_stock()
+
+
+def last_of_its_bucket(original: Any, self: Any, piece: Any) -> None:
+    """What comes back is behind what came after it."""
+    self.last_ticket += 1
+    original(self, msgspec.structs.replace(piece, ticket=self.last_ticket))
+
+
+def never_busy(original: Any, self: Any, task_: str, piece: Any) -> None:
+    """A bucket of which something is leased is handed out to others."""
+    original(self, task_, piece)
+    self.buckets[self.bucket_of(piece.chunk)].busy_items -= piece.count
+    self._take_stock()
+
+
+def with_other_buckets(original: Any, self: Any, chunk: Any) -> Any:
+    """A chunk of an earlier life, for fewer buckets, is taken for one of this life's."""
+    number = chunk.bucket << max(0, self.bucket_bits + 1 - chunk.bucket.bit_length())
+    return original(self, msgspec.structs.replace(chunk, bucket=number))
 
 
 def at_the_end(original: Any, self: Any, pieces: Any, piece: Any) -> None:
@@ -632,6 +701,15 @@ def rejected_again(original: Any, spec: Any, error: BaseException, text: Any, at
     return "retry" if attempt < spec.attempts else "error"
 
 
+def values_in_the_program(_: Any, text: str, all_values: list[str]) -> list[str]:
+    """As a text with replacement strings looks: what is in a value is read by the shell."""
+    return ["/bin/sh", "-c", text.replace("{}", "{1}")]
+
+
+def silent_failure(original: Any, self: Any, *args: Any) -> Iterator[Any]:
+    yield from list(original(self, *args))
+
+
 # -- the table ---------------------------------------------------------------------------------------
 
 
@@ -650,6 +728,7 @@ class Bug:
 NOT_RAISED = pytest.fail.Exception
 _LEDGER = "runner.ledger.ledger:Ledger"
 _JOURNAL = "runner.ledger.journal:Journal"
+_LANES = "runner.ledger.lanes:LanedSubscription"
 _LINE = "runner.ledger.subscriptions:Subscription"
 _SIZER = "runner.chunk_sizing:ChunkSizer"
 _SHUTDOWN = "runner.supervisor.shutdown:Shutdown"
@@ -937,6 +1016,33 @@ BUGS: dict[str, Bug] = {
         "runner.engines.remote:RemoteEngine._hear",
         heard_from_a_former_worker,
         partial(with_agents, test_agents.test_a_late_word_of_a_former_worker_is_not_heard),
+    ),
+    "a twin has the bytes at another offset": Bug(
+        "machines",
+        "runner.shm.registry:RegisteredArena.room_at",
+        lambda original, self, offset, length: original(self, offset + PAGE_SIZE, length),
+        far_memory_schedules,
+    ),
+    "a slot is free while its bytes are under way": Bug(
+        "machines", "runner.agent.relay_memory:RelayMemory._send_blocks", sent_and_let_go, far_memory_schedules
+    ),
+    "a grant names bytes that the machine lacks": Bug(
+        "machines", "runner.engines.remote_memory:RemoteMemory._send_block", nothing, far_memory_schedules
+    ),
+    "a twin gives memory back into which bytes are read": Bug(
+        "machines",
+        "runner.shm.registry:RegisteredArena._trim_twin",
+        trimmed_whatever_arrives,
+        partial(test_far_memory.check, 2, trims=True, deaths=0.02),
+    ),
+    "a machine is not told what nobody needs": Bug(
+        "machines", "runner.engines.remote_memory:RemoteMemory._tell_freed", nothing, far_memory_schedules
+    ),
+    "a machine forgets a block that is viewed": Bug(
+        "machines",
+        "runner.shm.registry:ArenaRegistry.note_views",
+        lambda original, self, memory, viewed, released: original(self, memory, (), released),
+        far_memory_schedules,
     ),
     "another key will do": Bug(
         "machines",
@@ -1367,6 +1473,98 @@ BUGS: dict[str, Bug] = {
         "runner.file_tests.execution:with_stubs",
         lambda original, plan_, stubs: plan_,
         partial(with_folder, test_file_tests.test_a_stub_stands_in),
+    ),
+    "a retry does not hold its lane": Bug("lanes", f"{_LANES}.give_back", free_while_it_sleeps, lanes),
+    "what comes back is last in its lane": Bug("lanes", f"{_LANES}._add", last_of_its_bucket, lanes),
+    "two workers have one lane": Bug("lanes", f"{_LANES}._leave_next", never_busy, lanes),
+    "a lane goes on behind a failure": Bug("lanes", "runner.supervisor.plan:Plan.keeps_lanes", always(False), lanes),
+    "an earlier life's buckets are taken for others": Bug("lanes", f"{_LANES}._bucket", with_other_buckets, lanes),
+    "a key's hash depends on its type": Bug(
+        "lanes",
+        "runner.worker.lanes:index",
+        lambda original, lane: original(lane) + 1,
+        test_lanes.test_equal_lanes_have_one_hash_in_every_process,
+    ),
+    # commands
+    "a value is read by the shell": Bug(
+        "commands",
+        "runner.cli.each_file:_translate_text",
+        values_in_the_program,
+        partial(
+            with_example,
+            test_each_file.test_a_value_is_one_word_of_a_shell_whatever_is_in_it,
+            "printf '%s|' {}",
+            "a  b",
+        ),
+    ),
+    "what a failed command has written is lost": Bug(
+        "commands",
+        "runner.std.shell:Shell._report",
+        silent_failure,
+        test_command_reports.test_a_command_that_fails_gives_all_that_it_has_written,
+        CommandFailed,
+    ),
+    "a command's child is left running": Bug(
+        "commands",
+        "runner.std.commands:Command._read_rest",
+        nothing,
+        test_command_reports.test_a_child_that_holds_the_output_open_ends_with_its_command,
+        psutil.TimeoutExpired,
+    ),
+    "a log of jobs does not know where it was": Bug(
+        "commands",
+        "runner.std.command_reports:WriteOutput.save",
+        nothing,
+        partial(with_folder, test_command_reports.test_a_log_goes_on_where_it_was_and_a_new_run_begins_it_anew),
+    ),
+    # results in Python
+    "a slow caller is not waited for": Bug(
+        "results",
+        "runner.streamed_runs:Handover.put",
+        lambda original, self, item: self._items.put(item),
+        partial(with_folder, test_results.test_a_slow_caller_holds_the_run_back, "thread"),
+    ),
+    "what a feed raises is forgotten": Bug(
+        "results",
+        "runner.fed_runs:_Feed.raise_error",
+        nothing,
+        partial(with_folder, test_results.test_a_stream_yields_what_its_feed_gave_before_it_failed),
+        NOT_RAISED,
+    ),
+    "a run whose caller has stopped drains all that is queued": Bug(
+        "results",
+        "runner.supervisor.shutdown:Shutdown.halt_run",
+        lambda original, self, why: self.stop(why),
+        partial(
+            with_folder,
+            test_results.test_a_run_that_its_caller_ended_hands_out_nothing_more_and_says_what_is_left,
+        ),
+    ),
+    "of a feed that failed the tasks are told, not the caller": Bug(
+        "results",
+        "runner.fed_runs:FedQueues.raise_feed_error",
+        nothing,
+        partial(with_folder, test_results.test_an_item_that_cannot_be_pickled_is_named_by_queue_and_number),
+        NOT_RAISED,
+    ),
+    # --watch
+    "what a run writes itself runs it again for ever": Bug(
+        "watch",
+        "runner.watching:CommandWatcher._is_written",
+        lambda original, self, path: bool(original(self, path)) and False,
+        partial(with_patch, test_watch.test_what_changes_during_runs_in_a_row_is_what_they_write),
+    ),
+    "a run under way is not drained": Bug(
+        "watch",
+        "runner.watching:_send_signal",
+        nothing,
+        partial(with_patch, test_watch.test_an_input_drains_the_run_each_time_but_not_for_ever),
+    ),
+    "the last write of a run is a change after it": Bug(
+        "watch",
+        "runner.watching:CommandWatcher._take_until_quiet",
+        lambda original, self: (),
+        partial(with_patch, test_watch.test_what_changes_during_runs_in_a_row_is_what_they_write),
     ),
 }
 

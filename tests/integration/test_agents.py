@@ -190,10 +190,10 @@ def test_a_late_word_of_a_former_worker_is_not_heard(rig):
     made.engine.kill(0)
     made.until(lambda: made.of(WorkerExited))
     made.start(0, life=2)
-    before = len(made.of(Ready))
+    made.until(lambda: any(0 in each.slots for each in made.engine._nodes.values()))
     made.engine._hear(node, [Frame(agent_messages.HEARD, 0, 1, memoryview(b"garbage that is not read"))])
     assert not node.link.end_reason
-    made.until(lambda: len(made.of(Ready)) > before)
+    made.until(lambda: len(made.of(Ready)) == 2)
 
 
 def test_a_machine_that_leaves_gives_notice_and_ends_when_its_workers_have(rig):
@@ -480,3 +480,137 @@ except SystemExit as end:
         "ssl",
     )
     assert loaded(local, "runner.runs", *remote) == ["runner.runs"]
+
+
+NODES = """
+    [run]
+    engine = "agents"
+    [agents]
+    listen = "127.0.0.1:0"
+    [queues.q]
+    [tasks.numbers]
+    call = "work.numbers"
+    outputs = "q"
+    mode = "thread"
+    [tasks.tell]
+    call = "work.tell"
+    inputs = "q"
+    workers = 4
+"""
+
+
+def test_a_function_knows_its_machine_and_so_does_the_record(project, tmp_path: Path):
+    work = """
+        import time
+        from pathlib import Path
+        from runner import Context, task
+
+        @task
+        def numbers(context: Context):
+            print("here", context.node)
+            yield from range(40)
+
+        @task
+        def tell(item: int, context: Context) -> None:
+            Path(f"has-{context.worker}").touch()
+            while len(list(Path().glob("has-*"))) < 4:
+                time.sleep(0.01)
+            print("there", context.node, context.worker)
+    """
+    made = project({"tasks.toml": NODES, "plugins/work.py": work})
+    agents = [
+        made.start("--join", ".runner/runs/last/join", f"--name=n{n}", "--places=2", verb="agent") for n in (1, 2)
+    ]
+    outcome = made.run("tasks.toml", "--json", "--progress", "none")
+    assert outcome.exit == 0, outcome
+    assert {agent.finish().exit for agent in agents} == {0}
+    record = json.loads(outcome.out[outcome.out.index("{") :])
+    told = [line.partition(" | ")[2].split() for line in outcome.err.splitlines() if " | " in line]
+    host = platform.node().partition(".")[0]
+    assert {words[1] for words in told if words[0] == "here"} == {host}
+    placed = {words[2]: words[1] for words in told if words[0] == "there"}
+    assert set(placed.values()) == {"n1", "n2"}
+    workers = {each["name"]: each["node"] for task in record["tasks"] for each in task["workers"]}
+    assert workers.pop("numbers") == ""
+    assert placed.items() <= workers.items()
+    assert {node["name"]: node["workers"] for node in record["nodes"]} == {"n1": 2, "n2": 2}
+    assert all(node["sent"] > 1000 and node["received"] > 1000 and node["left"] is None for node in record["nodes"])
+    assert [each["text"] for each in record["moments"] if each["kind"] == "node"].count("`n1` has joined") == 1
+
+
+AUTO = """
+    [run]
+    engine = "agents"
+    [agents]
+    listen = "127.0.0.1:0"
+    [queues.q]
+    [tasks.numbers]
+    call = "std.range"
+    args = [0, 500]
+    outputs = "q"
+    mode = "thread"
+    [tasks.tell]
+    inputs = "q"
+    workers = "auto"
+    resources = { cpus = 1 }
+"""
+
+
+def test_auto_workers_are_one_for_each_place_also_of_machines_that_join_late(project, tmp_path: Path):
+    work = """
+        import time
+        from pathlib import Path
+        from runner import Context, task
+
+        @task
+        def tell(item: int, context: Context) -> None:
+            Path(f"has-{context.node}-{context.worker}").touch()
+            while len(list(Path().glob("has-*"))) < (3 if Path("first").exists() else 8):
+                time.sleep(0.01)
+    """
+    made = project({"tasks.toml": AUTO, "plugins/work.py": work, "first": ""})
+    join = ("--join", ".runner/runs/last/join")
+    agents = [made.start(*join, "--name=n1", "--places=3", verb="agent")]
+    running = made.start("tasks.toml", "--json", "--progress", "none")
+    wait_for(lambda: len(list(tmp_path.glob("has-n1-*"))) == 3)
+    (tmp_path / "first").unlink()
+    agents.append(made.start(*join, "--name=n2", "--places=5", verb="agent"))
+    outcome = running.finish()
+    assert outcome.exit == 0, outcome
+    assert {agent.finish().exit for agent in agents} == {0}
+    seen = {path.name for path in tmp_path.glob("has-*")}
+    assert seen == {f"has-{'n1' if number <= 3 else 'n2'}-tell-{number}" for number in range(1, 9)}
+    record = json.loads(outcome.out[outcome.out.index("{") :])
+    assert [task["done"] for task in record["tasks"] if task["name"] == "tell"] == [500]
+
+
+def test_a_machine_that_refuses_starts_is_not_asked_again_while_there_is_another(rig):
+    made = rig(agents=0)
+    for name, places in (("sick", 8), ("well", 2)):
+        made.machines.add(name, places=places)
+    made.until(lambda: len(made.of(events.NodeJoined)) == 2)
+    resource.prlimit(made.machines.agents[0].pid, resource.RLIMIT_NOFILE, (20, 20))
+    made.start(0)
+    made.until(lambda: made.of(WorkerExited))
+    assert "on node sick" in str(made.of(WorkerExited)[0].exit_status)
+    for slot in (1, 2):
+        made.start(slot)
+    made.until(lambda: len(made.of(Ready)) == 2)
+    assert [ready.node for ready in made.of(Ready)] == ["well", "well"]
+
+
+@pytest.mark.slow
+def test_an_async_item_that_takes_machines_down_is_a_dead_letter(tmp_path: Path):
+    """Beside it others are under way: they are given again, and arrive."""
+    collected: list[Any] = []
+    made = plan(
+        [
+            task("source", functions.numbers, outputs="a", args=(12,), mode="thread"),
+            task("work", functions.ends_machines, "a", "b", workers=2, args=(7,), concurrency=4, restarts=Restarts(0)),
+            collector(collected, "b"),
+        ]
+    )
+    outcome = run(made, collected, "agents", agents=5, places=1)
+    assert outcome.result.exit_code == 4, outcome.result
+    assert sorted(collected) == [item for item in range(12) if item != 7]
+    assert len(outcome.of(events.NodeLost)) == 3

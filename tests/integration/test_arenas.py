@@ -253,7 +253,7 @@ def in_order(lines: Iterable[str]) -> list[Any]:
 
 
 #: One run of many lines beside each other, for all tests that look at one of them.
-Together = Callable[[tuple[tuple[str, ...], ...], str], dict[tuple[str, ...], list[Any]]]
+Together = Callable[..., dict[tuple[str, ...], list[Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -261,18 +261,33 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     """Return the rows that each of some lines has printed, all of them in one run."""
 
     @cache
-    def go(lines: tuple[tuple[str, ...], ...], no_arena: str) -> dict[tuple[str, ...], list[Any]]:
+    def go(lines: tuple[tuple[str, ...], ...], no_arena: str, engine: str = "local") -> dict[tuple[str, ...], Any]:
         text = "".join(line(*each, start=f"line{at}") for at, each in enumerate(lines))
         made = Project(tmp_path_factory.mktemp("together"))
         made.write({"tasks.toml": text, "plugins/big.py": FUNCTIONS})
-        outcome = made.run("tasks.toml", "--log", "prefix", env={"RUNNER_NO_ARENA": no_arena})
+        env = {"RUNNER_NO_ARENA": no_arena}
+        agents = []
+        if engine == "agents":
+            envs = {"": [env, env], "1": [env, env], "one": [{"RUNNER_NO_ARENA": "1"}, {}]}[no_arena]
+            agents = [start_agent(made, name, each) for name, each in zip(("n1", "n2"), envs, strict=True)]
+            env = {"RUNNER_NO_ARENA": no_arena.strip("one")}
+        options = "--set", 'agents.listen="127.0.0.1:0"', "--engine", engine
+        outcome = made.run("tasks.toml", "--log", "prefix", *options, env=env)
         assert outcome.exit == 0, outcome
+        for agent in agents:
+            end = agent.finish()
+            assert (end.exit, end.err) == (0, ""), end
         printed = defaultdict[str, list[str]](list)
         for task, _, row in (each.partition(" | ") for each in outcome.out.splitlines()):
             printed[task.strip()].append(row)
         return {each: in_order(printed[f"line{at}t{len(each) - 1}"]) for at, each in enumerate(lines)}
 
     return go
+
+
+def start_agent(made: Project, name: str, env: dict[str, str]) -> Any:
+    options = "--join", ".runner/runs/last/join", "--places", "64", "--name", name
+    return made.start(*options, verb="agent", env=env)
 
 
 def expected(count: int, *, plus: int = 0, **places: Any) -> list[Any]:
@@ -437,3 +452,63 @@ def test_batches_larger_than_what_a_source_takes_without_waiting(run: Callable[.
     source = "arrays process with = { count = 300 }"
     outcome = run(line(source, "in_batches process batch = 150", "Last process", queues='bytes = "500MB"'))
     assert "300 read = 300 done" in outcome.err
+
+
+# -- on other machines ---------------------------------------------------------------------------------
+
+#: Forms, and ends in threads of the supervisor, on two agents; the first few in the default set.
+FEW = (
+    (PROCESS, "one_page process", "weigh process"),
+    (PROCESS, "same process workers = 2", "weigh thread"),
+    (THREAD, "Keeper process", "weigh process"),
+)
+FAR = (*((PROCESS, each, "weigh process") for each in MIDDLES), *TRIOS)
+#: All have shared memory; none has; one has.
+MEMORIES = pytest.mark.parametrize("no_arena", ["", "1", "one"], ids=["arenas", "fallback", "mixed"])
+
+
+def name_of(trio: tuple[str, ...]) -> str:
+    return "-".join(each.partition(" with")[0] for each in trio)
+
+
+@pytest.mark.parametrize("trio", FEW, ids=name_of)
+def test_forms_on_two_machines(together: Together, trio: tuple[str, str, str]) -> None:
+    right = {"p3": -1} if trio[1].startswith("one_page") else {}
+    assert together(FEW, "one", "agents")[trio] == expected(30, **right)
+
+
+@pytest.mark.slow
+@MEMORIES
+@pytest.mark.parametrize("trio", FAR, ids=name_of)
+def test_every_form_on_two_machines(together: Together, trio: tuple[str, str, str], no_arena: str) -> None:
+    right = {"p3": -1} if trio[1].startswith("one_page") else MIDDLES.get(trio[1], {})
+    assert together(FAR, no_arena, "agents")[trio] == expected(30, **right)
+
+
+TWICE = (PROCESS, "twice process", "weigh process")
+
+
+@pytest.mark.slow
+@MEMORIES
+def test_an_array_that_is_changed_after_it_was_yielded_on_two_machines(together: Together, no_arena: str) -> None:
+    right = sorted(expected(30) + [[-7] * 5 + [-7 * SIZE]] * 30, key=lambda row: json.dumps(row))
+    assert together((TWICE,), no_arena, "agents")[TWICE] == right
+
+
+@pytest.mark.slow
+@MEMORIES
+@pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: " ".join(each.split()[1] for each in kinds[:2]))
+def test_kinds_of_items_on_two_machines(together: Together, kinds: tuple[str, ...], no_arena: str) -> None:
+    assert together(KINDS, no_arena, "agents")[kinds] == together(KINDS, "")[kinds]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("no_arena", ["", "one"])
+def test_deaths_and_second_tries_on_two_machines(together: Together, tmp_path: Any, no_arena: str) -> None:
+    """What was sent is given again, whatever the dead have written into it."""
+    dies = f'scribble_and_die process with = {{ marks = "{tmp_path}" }}\nworkers = 2'
+    fails = 'fails_once process attempts = 2\nbackoff = { first = "1ms" }'
+    source = "arrays process with = { count = 6 }"
+    lines = ((source, "same process", dies, "weigh process"), (source, fails, "weigh process"))
+    found = together(lines, no_arena, "agents")
+    assert [found[each] for each in lines] == [expected(6), expected(6)]

@@ -370,6 +370,7 @@ def test_a_run_that_ended_with_dead_items_has_nothing_to_go_on_with_and_says_how
     assert made.lines() == executed
 
 
+@pytest.mark.slow
 def test_run_resume_goes_on_with_what_was_cut_short_or_begins(project: Any) -> None:
     made = Durable(project, line(), 3000)
     made.go("run", lambda: made.size_of("out.txt") > 100)
@@ -471,6 +472,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_list_of_runs_says_what_is_left_and_who_has_a_run_and_touches_nothing(project: Any) -> None:
     made = Durable(project, line(), 3000)
     made.go("run", lambda: made.size_of("out.txt") > 100)

@@ -114,7 +114,7 @@ def poisonous(more: str) -> str:
         slow("each", "thread", "workers = 3"),
         slow("each", "process", "workers = 2\nordered = true"),
         slow("quick", "process", ""),
-        ("quick", "thread", ""),
+        slow("quick", "thread", ""),
         slow("many", "process", "batch = 8\nworkers = 2"),
         slow("many", "thread", "batch = 8"),
         slow("pulled", "process", ""),

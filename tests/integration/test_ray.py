@@ -362,6 +362,17 @@ def test_a_run_without_a_cluster_starts_one_and_ends_it(project):
     assert squares(made) == [number * number for number in range(400)]
 
 
+def test_auto_workers_are_as_many_as_there_are_free_cpus(project):
+    tasks = TASKS.replace('"ray"', '"ray"\n    [ray]\n    address = "local"').replace("workers = 4", 'workers = "auto"')
+    made = project(
+        {"tasks.toml": tasks, "plugins/work.py": "from runner import task\n\n@task\ndef square(item): ...\n"}
+    )
+    outcome = made.start("tasks.toml", "--json", "--progress", "none").finish(timeout=HANG)
+    assert outcome.exit == 0, outcome
+    (square,) = (task for task in json.loads(outcome.out)["tasks"] if task["name"] == "square")
+    assert len(square["workers"]) == len(os.sched_getaffinity(0))
+
+
 def test_what_no_machine_has_fails_the_task(project):
     tasks = TASKS.replace('"ray"', '"ray"\n    [ray]\n    address = "local"').replace("cpus = 1", "gpus = 1")
     made = project({"tasks.toml": tasks, "plugins/work.py": WORK})

@@ -445,6 +445,7 @@ def gone(pid: int, limit: float = 10) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_time_limit_kills_grandchildren_as_well(tmp_path):
     pids = tmp_path / "pids"
     text = f"sleep 1000 & echo $! >> {pids}; (sleep 1000 & echo $! >> {pids}; wait) & wait"

@@ -11,7 +11,8 @@ from runner.tasks import MARK_ATTRIBUTE, inspect_shape
 
 PAGE = ROOT / "docs" / "reference" / "std.md"
 BEGIN, END = "<!-- generated from the functions -->\n", "<!-- end -->\n"
-ORDER = ["lines", "csv", "jsonl", "glob", "range", "shell", "sleep", "write_lines", "write_csv", "write_jsonl", "print"]
+ORDER = ["lines", "csv", "jsonl", "glob", "range", "arguments", "shell", "sleep"]
+ORDER += ["write_lines", "write_csv", "write_jsonl", "write_output", "print"]
 
 
 def entry(name, target):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import past_runs
 
+from runner.events import NodeSummary
 from runner.report.compare import FigurePair, compare_records, comparison_as_json, comparison_text
 from runner.report.record import RunRecord
 
@@ -68,3 +69,13 @@ def test_runs_of_which_nothing_is_known():
 def test_foreign_texts_do_not_steer_a_terminal():
     shown = comparison_text(compare_records(past_runs.hostile(), past_runs.hostile()))
     assert not [char for char in shown if not char.isprintable() and char != "\n"]
+
+
+def test_machines_are_compared_where_there_are_some():
+    before, after = faster()
+    assert not [pair for pair in compare_records(before, after).run_figures if "node" in pair.label]
+    nodes = (NodeSummary("n1", sent=1_000_000, received=50), NodeSummary("n2", sent=2_000_000))
+    found = compare_records(before, replace(after, nodes=nodes))
+    cells = {pair.label: pair.cell_texts for pair in found.run_figures}
+    assert cells["nodes"] == ("0", "2", "")
+    assert cells["sent to nodes"] == ("–", "3.0MB", "")

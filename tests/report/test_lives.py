@@ -265,7 +265,8 @@ def test_the_bottleneck_is_that_of_the_last_life(tmp_path: Path, monkeypatch: py
     made = Lives(tmp_path)
     made.live()
     made.live(seconds=20.0)
-    assert [(record.seconds, record.tasks[0].taken, record.tasks[0].times) for record in seen] == [
+    at_the_end = [record for record in seen if record.tasks[0].times]
+    assert [(record.seconds, record.tasks[0].taken, record.tasks[0].times) for record in at_the_end] == [
         (30.0, 300, ((0.5, 8), (1.0, 2))),
         (20.0, 200, ((0.5, 8), (1.0, 2))),
     ]

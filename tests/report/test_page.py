@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import past_runs
 import pytest
 
-from runner.events import STATES, TaskSummary
+from runner.events import STATES, NodeSummary, TaskSummary
 from runner.report import page
 from runner.report.record import RunRecord, Series
 
@@ -215,3 +215,29 @@ def test_items_of_all_tasks_stand_on_one_grid():
 def test_quantiles_of_a_histogram():
     task = TaskSummary("a", "ok", times=((0.001, 90), (0.01, 9), (1.0, 1)))
     assert page.time_quantiles(task) == ["1.0ms", "1.0ms", "1.0ms", "10ms", "1s"]
+
+
+def test_rows_of_workers_stand_with_those_of_their_machine():
+    record = past_runs.past_run(tasks=2, workers=4)
+    names = {task.name: [worker.name for worker in task.workers] for task in record.tasks}
+    assert "node" not in page.build_plots(record)["timeline"][0]
+    places = ("n2", "n1", "", "n1")
+    tasks = tuple(
+        replace(
+            task, workers=tuple(replace(each, node=place) for each, place in zip(task.workers, places, strict=False))
+        )
+        for task in record.tasks
+    )
+    nodes = tuple(
+        NodeSummary(name, f"host-{name}", 4, 8, workers=2, sent=5_000_000, sending=0.25) for name in ("n1", "n2")
+    )
+    record = replace(record, tasks=tasks, nodes=nodes)
+    rows = page.build_plots(record)["timeline"]
+    assert [row["node"] for row in rows] == sorted(row["node"] for row in rows)
+    expected = {(worker.node, task.name, worker.name) for task in tasks for worker in task.workers}
+    assert {(row["node"], row["task"], row["name"]) for row in rows} == expected
+    assert sum(len(each) for each in names.values()) == len(rows)
+    made = page.render_page(record)
+    assert 'id="nodes"' in made
+    assert "host-n2" in made
+    assert 'id="nodes"' not in page.render_page(past_runs.past_run())

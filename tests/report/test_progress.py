@@ -49,7 +49,7 @@ def test_counts_and_rates_of_the_last_seconds() -> None:
     assert (snapshot.seconds, snapshot.items_read, snapshot.title) == (39.0, 390, "Words")
     assert (read.done, read.rate, read.outputs) == (390, 10.0, ("lines",))
     assert (count.done, count.rate, count.counts.item, count.counts.executing) == (198, 2.0, 1, 1)
-    assert snapshot.queues == {"lines": QueueRow("lines", 3, 10)}
+    assert snapshot.queues == {"lines": QueueRow("lines", 3, 10, 1.5)}
     assert (snapshot.total, snapshot.eta, snapshot.done_share) == (None, None, None)
 
 
@@ -133,7 +133,7 @@ def test_json_is_an_object_a_second() -> None:
         "state": "running", "executing": 1, "item": 1, "room": 0, "turn": 0, "done": 40, "rate": 4.0, "dead": 0,
         "dropped": 0, "repeated": 0,
     }  # fmt: skip
-    assert found[-1]["queues"] == {"lines": {"length": 3, "size": 10}}
+    assert found[-1]["queues"] == {"lines": {"length": 3, "size": 10, "wait": 0.75}}
 
 
 # -- frames ------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ def test_runs_that_crash_go_on_where_they_were(block: int) -> None:
         durable_lives.check_lives(seed)
 
 
+@pytest.mark.slow
 def test_lives_that_only_drain_lose_nothing() -> None:
     lives = [durable_lives.check_lives(seed, drain_share=0.5) for seed in range(500, 512)]
     assert sum(each.drained for each in lives) >= 10
@@ -100,6 +101,7 @@ def check_lives_with_drops(seed: int) -> int:
     return dropped
 
 
+@pytest.mark.slow
 def test_queues_that_are_dropped_between_two_lives_are_counted_and_may_be_gone() -> None:
     assert sum(map(check_lives_with_drops, range(15))) > 5
 

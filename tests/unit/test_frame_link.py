@@ -9,12 +9,13 @@ from collections import deque
 from typing import Any
 
 import pytest
+from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import UsageError
 from runner.transport import agent_messages, join_file
-from runner.transport.frame_link import FRAME_HEAD, Frame, FrameLink, watch_silence
+from runner.transport.frame_link import BLOCK_HEAD, FRAME_HEAD, Frame, FrameLink, watch_silence
 from runner.transport.framing import FrameError
 from runner.transport.key_proof import WORD, KeyProof
 from runner.transport.peer_proof import PeerRefused
@@ -37,8 +38,11 @@ class Scripted:
         if not self.pieces:
             raise BlockingIOError
         piece = self.pieces.popleft()
-        buffer[: len(piece)] = piece
-        return len(piece)
+        count = min(len(piece), len(buffer))
+        buffer[:count] = piece[:count]
+        if count < len(piece):
+            self.pieces.appendleft(piece[count:])
+        return count
 
     def sendmsg(self, buffers: list[Any]) -> int:
         room = self.takes.popleft() if self.takes else 1 << 30
@@ -85,10 +89,81 @@ def test_frames_arrive_as_they_were_sent_wherever_they_are_cut(sent, places, tak
     assert not incoming.end_reason
 
 
+blocks = st.lists(
+    st.one_of(
+        st.tuples(st.just(1), st.binary(max_size=300)),
+        st.tuples(st.just(3), st.integers(1, 300)),
+        st.tuples(st.just(3), st.integers(130_000, 300_000)),
+    ),
+    max_size=5,
+)
+
+
+@examples(30, 150)
+@given(blocks, st.lists(st.integers(0, 1 << 22), max_size=8), st.lists(st.integers(0, 200_000), max_size=8))
+def test_blocks_arrive_where_they_belong_and_in_turn(sent, places, takes):
+    """Among other frames, wherever they are cut; each at its offset, and told when all of it is there."""
+    out = Scripted(takes=takes)
+    link, memory, expected, offset = FrameLink(out, BOUNDS), bytearray(2 << 20), bytearray(2 << 20), 0
+    told = []
+    for kind, what in sent:
+        if kind == 1:
+            link.gather(1, 5, 6, [what])
+            told.append((1, what))
+            continue
+        bytes_ = (bytes([offset % 251]) + b"xyz") * (what // 4 + 1)
+        link.gather(3, 7, 8, [BLOCK_HEAD.pack(9, offset), memoryview(bytes_)[:what]])
+        expected[offset : offset + what] = bytes_[:what]
+        told.append((3, (offset, what)))
+        offset += what + 3
+    while link.wants_to_write:
+        link.flush()
+    assert link._unsent_bytes == 0
+    incoming = FrameLink(Scripted(cut_up(bytes(out.written), places)), {**BOUNDS, 3: 1 << 20}, 3)
+    incoming.place_block = lambda number, offset, length: memoryview(memory)[offset : offset + length]
+    got = []
+    while incoming._stream.pieces:  # type: ignore[attr-defined]
+        for frame in incoming.receive():
+            if frame.kind == 3:
+                at, length = BLOCK_HEAD.unpack(frame.body)[1], len(frame.block)
+                assert memory[at : at + length] == expected[at : at + length]
+                got.append((3, (at, length)))
+            else:
+                got.append((1, bytes(frame.body)))
+    assert got == told
+    assert memory == expected
+    assert not incoming.end_reason
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (BLOCK_HEAD.pack(1, 0), "a block without bytes"),
+        (BLOCK_HEAD.pack(1, 0)[:9], "a block without bytes"),
+        (BLOCK_HEAD.pack(1, 0) + b"abc", "3 bytes of shared memory (1, 0) where none are taken"),
+        (BLOCK_HEAD.pack(2, 0) + b"abc", "3 bytes for a place of 2"),
+    ],
+)
+def test_a_block_that_has_no_place_ends_the_connection(body, words):
+    refuse = FrameLink(Scripted(), {3: 100}, 3).place_block
+
+    def place(number, offset, length):
+        return memoryview(bytearray(2)) if number == 2 else refuse(number, offset, length)
+
+    for pieces in ([0], range(len(body) + FRAME_HEAD.size)):
+        data = FRAME_HEAD.pack(3, 0, 0, len(body)) + body + b"\0" * 40
+        link = FrameLink(Scripted(cut_up(data, list(pieces))), {3: 100}, 3)
+        link.place_block = place
+        while not link.end_reason and link._stream.pieces:
+            assert link.receive() == []
+        assert words in link.end_reason
+
+
 @given(st.binary(min_size=17, max_size=60), st.lists(st.integers(0, 60), max_size=4))
 def test_garbage_ends_the_connection_and_nothing_more_is_taken_from_it(data, places):
     link = FrameLink(Scripted(cut_up(b"\xff" + data, places)), BOUNDS)
-    assert link.receive() == []
+    while link._stream.pieces and not link.end_reason:
+        assert link.receive() == []
     assert link.end_reason == "it sent what is not a message (kind 255)"
 
 
@@ -131,9 +206,11 @@ def test_a_body_that_is_not_what_it_should_be_is_an_error(data):
 
 
 def test_each_kind_has_one_meaning_and_a_bound():
-    names = ("PLAN", "START", "SEND", "KILL", "DUMP", "PAUSE", "WRITTEN", "CLOSE")
+    names = ("PLAN", "START", "SEND", "KILL", "DUMP", "PAUSE", "WRITTEN", "CLOSE", "BLOCK", "LENT", "FREED", "GONE")
     assert {getattr(agent_messages, name) for name in names} == set(agent_messages.TO_AGENT)
-    names = ("HELLO", "HEARD", "DIED", "REFUSED", "OUTPUT", "SHOWS", "WEIGHS", "STACK", "LEAVING", "UNABLE")
+    names = (
+        "HELLO", "HEARD", "DIED", "REFUSED", "OUTPUT", "SHOWS", "WEIGHS", "STACK", "LEAVING", "UNABLE", "MADE", "TRAFFIC",
+    )  # fmt: skip
     assert {getattr(agent_messages, name) for name in names} == set(agent_messages.FROM_AGENT)
     assert not set(agent_messages.TO_AGENT) & set(agent_messages.FROM_AGENT)
 

@@ -165,3 +165,18 @@ def test_quantiles_of_what_was_measured_in_classes() -> None:
     assert outcome.time_quantile(times, 0.5) == pytest.approx(1.0, rel=0.1)
     assert outcome.time_quantile(times, 1.0) == pytest.approx(32.0, rel=0.1)
     assert outcome.time_quantile(times, 0.0) == pytest.approx(1 / 32, rel=0.1)
+
+
+def test_time_on_the_way_that_was_taken_for_work_is_waiting_once_the_worker_has_said_so():
+    """An item that is seconds on its way through a narrow network is looked at four times a second meanwhile."""
+    hours = TimeAccount(WaitReason(), 0.0, 0.0)
+    hours.enter_state(EXECUTING, 1.0)
+    assert hours.spent_until(2.5).executing == 1.5
+    hours.add_work(3.0, busy=0.25, coding=0.05)
+    spent = hours.spent_until(3.0)
+    assert (spent.starting, spent.item) == (1.0, 1.75)
+    assert spent.executing == pytest.approx(0.2)
+    assert spent.encoding == pytest.approx(0.05)
+    assert hours.spent_until(4.0).executing == pytest.approx(1.2)
+    hours.enter_state(ENDED, 4.0)
+    assert hours.spent_until(5.0).executing == pytest.approx(1.2)

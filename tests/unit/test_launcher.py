@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -16,6 +19,7 @@ import pytest
 from runner.engines import launcher
 from runner.engines.launcher import JOIN_VARIABLE, Launcher, LaunchReport, WorkerBundle
 from runner.engines.reactor import LocalReactor
+from runner.launch import ray as ray_launcher
 
 #: One that means "it hangs".
 HANG = 30.0
@@ -236,3 +240,22 @@ def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path):
     _, alive = psutil.wait_procs(there, HANG)
     assert len(pids) == 2
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_ray_has_counted_already_is_not_counted_twice():
+    """It said "Ray has -2 of 2 CPUs free"."""
+    cpus = SimpleNamespace(resource_name="CPU", total=2.0, used=2.0)
+    node = SimpleNamespace(node_id="a", ray_node_type_name="node_a", resource_usage=SimpleNamespace(usage=[cpus]))
+    status = SimpleNamespace(
+        active_nodes=[node], idle_nodes=[], pending_nodes=[], pending_launches=[], failed_launches=[]
+    )
+    launcher: Any = object.__new__(ray_launcher.RayLauncher)
+    said: list[Any] = []
+    launcher.say = lambda **message: said.append(message)
+    launcher.ray = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(gcs_address="x"))
+    launcher.get_status, launcher.offers = lambda _: status, {}
+    launcher.agents = {"n1": ray_launcher.RayNode("n1", Counter({(1.0, 0.0, 0.0): 2}), "a")}
+    assert launcher.look_at_cluster().describe() == "Ray has 0 of 2 CPUs free on 1 machine"
+    assert said == [{"offers": [[0.0, 0.0, 0.0]]}]
+    launcher.look_at_cluster()
+    assert len(said) == 1

@@ -82,7 +82,7 @@ class FileDisk(VirtualDisk):
         self.file.write_groups([group])
 
 
-@pytest.mark.parametrize("seed", [3, 8])
+@pytest.mark.parametrize("seed", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_whole_lives_are_on_disk_as_they_were(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FileDisk(tmp_path)
     monkeypatch.setattr(durable_lives, "VirtualDisk", lambda: disk)
@@ -204,7 +204,7 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / LEDGER_FILE) as other:
         other.execute("PRAGMA user_version=1")
     other.close()
-    with pytest.raises(LedgerRefused, match="has format 1, and this version of runner reads format 2"):
+    with pytest.raises(LedgerRefused, match="has format 1, and this version of runner reads format 3"):
         open_ledger(tmp_path)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_loads import SECONDS, Did, beside, line
 
-from runner.events import RunPlan
+from runner.events import NodeSummary, RunPlan
 from runner.report.bottleneck import find_bottleneck
 from runner.report.record import RunRecord
 
@@ -377,3 +377,51 @@ def test_the_factory_adds_up():
             spent = worker.spent
             total = spent.starting + spent.item + spent.executing + spent.encoding
             assert total + spent.room + spent.turn + spent.ended == pytest.approx(SECONDS)
+
+
+# -- other machines ---------------------------------------------------------------------------
+
+
+def test_the_network_to_a_node_is_full():
+    node = NodeSummary("n1", "here", 2, 2, sending=0.95, receiving=0.1, sent=20_000_000, received=1_000_000)
+    record = line(READ, Did("resize", 0.3, workers=2, node="n1"), SAVE, nodes=(node,))
+    found = find_bottleneck(record)
+    assert found.sentence == (
+        "the network to node `n1` limits the run: 95 % of the time full with what goes to it, 2 MB/s; "
+        "half the bytes would give up to 1.9x"
+    )
+    assert (found.kind, found.node, found.task) == ("network", "n1", "")
+    assert find_bottleneck(replace(record, nodes=(replace(node, sending=0.5),))) is None
+
+
+def test_what_comes_from_two_nodes_fills_the_network():
+    node = NodeSummary("n1", "here", 2, 2, receiving=0.9, sending=0.1, sent=1, received=5_000_000)
+    nodes = (node, replace(node, name="n2", host="there", receiving=0.93))
+    record = line(READ, Did("resize", 0.6, workers=2, node="n1"), SAVE, nodes=nodes)
+    assert sentence(record) == (
+        "the network to node `n2` limits the run: 93 % of the time full with what goes from it, 0.5 MB/s, "
+        "and so is one more; half the bytes would give up to 1.5x (then resize would limit it)"
+    )
+
+
+def test_workers_that_are_busier_than_the_network_are_the_limit():
+    node = NodeSummary("n1", "here", 2, 4, sending=0.8)
+    found = find_bottleneck(line(READ, Did("resize", 0.97, cpu=0.9, workers=2, node="n1"), SAVE, nodes=(node,)))
+    assert (found.kind, found.task) == ("work", "resize")
+
+
+def test_a_node_that_was_there_for_a_moment_is_not_the_limit():
+    node = NodeSummary("n1", "here", 2, 2, joined=1.0, left=2.0, sending=1.0)
+    assert find_bottleneck(line(READ, Did("resize", 0.3, workers=2, node="n1"), SAVE, nodes=(node,))) is None
+
+
+def test_processors_of_other_machines_are_not_this_one_s():
+    """Two cores here would be busy twice over with what eight cores there compute."""
+    busy = Did("resize", 0.97, cpu=0.95, workers=8, node="n1")
+    node = NodeSummary("n1", "here", 8, 16)
+    found = find_bottleneck(line(READ, busy, SAVE, cores=2, nodes=(node,)))
+    assert (found.kind, found.task) == ("work", "resize")
+    assert sentence(line(READ, busy, SAVE, cores=2, nodes=(replace(node, cpus=8),))) == (
+        "the nodes limit the run: their cores are busy (95 %), most with resize; "
+        "more nodes would give more, more workers nothing"
+    )

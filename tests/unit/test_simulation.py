@@ -268,7 +268,7 @@ def test_runs_that_are_cut_short_end_by_themselves(block: int) -> None:
         cut_short(seed)
 
 
-@pytest.mark.parametrize("block", blocks(16, quick=2))
+@pytest.mark.parametrize("block", blocks(16, quick=1))
 def test_machines_that_join_late_leave_and_are_lost(block: int) -> None:
     for seed in range(block * 25, (block + 1) * 25):
         check(seed, machines=1 + seed % 3)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the processors be those of the simulation: what this machine's do has nothing to do with it."""
-    monkeypatch.setattr(autoscaler, "usable_cores", lambda: 2)
+    monkeypatch.setattr(autoscaler, "usable_cpus", lambda: 2)
     monkeypatch.setattr(autoscaler.ProcessorMeter, "idle_share", lambda _: None)
 
 
@@ -225,7 +225,7 @@ def test_batches_that_wait_are_seen() -> None:
 
 @pytest.mark.parametrize("seed", [1, 2, 7, 9, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 40))])
 def test_any_number_at_any_time_loses_nothing(seed: int) -> None:
-    assert crossed.check_ranges(seed, durable=seed % 3 == 0, ranked=seed % 4 == 0) >= 0
+    crossed.check_ranges(seed, durable=seed % 3 == 0, ranked=seed % 4 == 0)
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 // Draws the plots of a report with uPlot. The figures come as JSON; nothing of them is ever made into HTML.
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  let data = JSON.parse(document.getElementById("data").textContent);
   const stacked = ["executing", "encoding", "room", "turn", "item", "starting"];
   const levels = 12;
   const dashes = [[], [8, 4], [2, 3], [12, 3, 2, 3]];
@@ -214,16 +214,17 @@
     };
   }
 
-  // What stands beside the rows: every worker where there is room, else the tasks.
+  // What stands beside the rows: every worker where there is room, else the tasks; those of other machines with these.
   function named(rows, high) {
-    if (high >= 12) return rows.map((row, i) => [i + 0.5, row.name]);
+    const placed = (name, node) => (node ? `${node}: ${name}` : name);
+    if (high >= 12) return rows.map((row, i) => [i + 0.5, placed(row.name, row.node)]);
     const found = [];
     rows.forEach((row, i) => {
       const last = found[found.length - 1];
-      if (last && last.task === row.task) last.end = i + 1;
-      else found.push({ task: row.task, start: i, end: i + 1 });
+      if (last && last.task === row.task && last.node === row.node) last.end = i + 1;
+      else found.push({ task: row.task, node: row.node, start: i, end: i + 1 });
     });
-    return found.map((group) => [(group.start + group.end) / 2, group.task]);
+    return found.map((group) => [(group.start + group.end) / 2, placed(group.task, group.node)]);
   }
 
   function paint(u, rows, x) {
@@ -244,9 +245,10 @@
         bar(ink, row.cells[i], paints, places[i], places[next], top, bottom);
         i = next;
       }
-      if (r && rows[r - 1].task !== row.task) {
+      const machine = r && rows[r - 1].node !== row.node;
+      if (machine || (r && rows[r - 1].task !== row.task)) {
         ink.fillStyle = colour("quiet");
-        ink.fillRect(u.bbox.left, Math.round(top) - 1, u.bbox.width, 1);
+        ink.fillRect(u.bbox.left, Math.round(top) - (machine ? 2 : 1), u.bbox.width, machine ? 3 : 1);
       }
     });
     ink.restore();
@@ -282,7 +284,8 @@
     });
     if (low < levels) parts.push(`${data.states.ended} ${Math.round((100 * (levels - low)) / levels)} %`);
     const task = row.name === row.task ? "" : ` (${row.task})`;
-    out.textContent = `${seconds(x[i])}  ${row.name}${task}: ${parts.join(", ")}`;
+    const node = row.node ? ` on ${row.node}` : "";
+    out.textContent = `${seconds(x[i])}  ${row.name}${task}${node}: ${parts.join(", ")}`;
   }
 
   // -- on the page ---------------------------------------------------------------------------
@@ -294,11 +297,13 @@
     const box = document.getElementById(id);
     if (!box) return;
     const old = drawn.get(id);
+    const chosen = new Map(old ? old.series.map((one) => [one.label, one.show]) : []);
     if (old) old.destroy();
     drawn.delete(id);
     const made = makers[id](box);
     const figure = box.closest("figure");
     if (!made) { figure.hidden = true; return; }
+    made.options.series.forEach((one) => { if (chosen.has(one.label)) one.show = chosen.get(one.label); });
     const plot = new uPlot({ width: Math.max(200, box.clientWidth), ...made.options }, made.data, box);
     const canvas = plot.root.querySelector("canvas");
     canvas.setAttribute("role", "img");
@@ -347,13 +352,53 @@
   }
 
   const redraw = () => Object.keys(makers).forEach(draw);
-  redraw();
-  Object.keys(makers).forEach((id) => document.getElementById(id)?.addEventListener("keydown", keys));
+
+  // What a page has anew each time that it is served anew.
+  function prepare() {
+    redraw();
+    Object.keys(makers).forEach((id) => document.getElementById(id)?.addEventListener("keydown", keys));
+    document.querySelectorAll(".scroll > svg").forEach((picture) => {
+      picture.parentNode.scrollLeft = (picture.parentNode.scrollWidth - picture.parentNode.clientWidth) / 2;
+    });
+  }
+
+  // Puts the parts of the next page in the place of this one's: text and pictures, as its server has escaped them.
+  async function renew() {
+    const answer = await fetch(location.pathname, { cache: "no-store", referrerPolicy: "no-referrer" });
+    if (!answer.ok) return;
+    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const focused = document.activeElement?.id;
+    ["header", "nav", "main"].forEach((name) => {
+      const [old, fresh] = [document.querySelector(name), next.querySelector(name)];
+      if (old && fresh) old.replaceWith(document.adoptNode(fresh));
+    });
+    data = JSON.parse(next.getElementById("data").textContent);
+    prepare();
+    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    root.dataset.renewed = String(Number(root.dataset.renewed || 0) + 1);
+  }
+
+  function follow() {
+    const changes = new EventSource("events");
+    let seen = "";
+    let latest = Promise.resolve();
+    const change = (event) => {
+      if (event.data === seen && event.type !== "last") return;
+      seen = event.data;
+      latest = latest.then(renew).catch(() => {});
+    };
+    changes.addEventListener("message", change);
+    changes.addEventListener("last", (event) => {
+      changes.close();
+      change(event);
+      latest.then(() => { root.dataset.live = "ended"; });
+    });
+  }
+
+  prepare();
+  if (root.dataset.live) follow();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   matchMedia("print").addEventListener("change", redraw);
-  document.querySelectorAll(".scroll > svg").forEach((picture) => {
-    picture.parentNode.scrollLeft = (picture.parentNode.scrollWidth - picture.parentNode.clientWidth) / 2;
-  });
   let width = window.innerWidth;
   let waiting = 0;
   window.addEventListener("resize", () => {
