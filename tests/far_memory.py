@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.agent.relay_memory import RelayMemory
 from runner.cluster.placement import MachineShares
-from runner.engines.nodes import Node
-from runner.engines.places import RemoteWorker
+from runner.engines.node_state import Node, RemoteWorker
 from runner.engines.remote_memory import RemoteMemory
 from runner.shm import reader, registry
 from runner.shm.registry import ArenaRegistry, RegisteredArena

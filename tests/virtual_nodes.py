@@ -19,14 +19,15 @@ from fake_engine import plan as plan_of
 
 from runner.cluster.placement import MachineShares
 from runner.engines.engine_events import ExitStatus, MessageReceived, PlacesChanged, WorkerExited, WorkerLeaving
-from runner.engines.places import RemoteWorker, WorkerPlaces
+from runner.engines.node_state import RemoteWorker
+from runner.engines.places import WorkerPlaces
 from runner.model import QueueConfig, Restarts
 from runner.supervisor.loop import Supervisor
 from runner.transport.messages import Ack, Credit, Finished, Grant, Output, Produced, Ready, Reply, Stop
 from runner.transport.progress_page import Position
 
 if TYPE_CHECKING:
-    from runner.engines.nodes import Node
+    from runner.engines.node_state import Node
 
 #: An item that has been executed for so long is blamed when its machine is lost.
 STANDS = 1.0
@@ -120,7 +121,7 @@ class VirtualNodes:
         hello = SimpleNamespace(places=self.weather.places)
         node: Any = SimpleNamespace(
             name=f"n{number}", hello=hello, shares=MachineShares(self.weather.places), slots=set(),
-            is_leaving=False, refusals=0, avoided_until=0.0,
+            workers_by_task=Counter(), is_leaving=False, refusals=0, avoided_until=0.0,
         )  # fmt: skip
         self.places.nodes[node.name] = node
         self.happened["joined"] += 1

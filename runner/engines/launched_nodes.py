@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from runner.engines.launcher import Launcher, LaunchReport, WorkerBundle
-    from runner.engines.nodes import Node
-    from runner.engines.places import RemoteWorker, WorkerPlaces
+    from runner.engines.node_state import Node, RemoteWorker
+    from runner.engines.places import WorkerPlaces
 
     OpenLauncher = Callable[[Callable[[], Sequence[WorkerBundle]], Callable[[LaunchReport], None]], Launcher]
 

@@ -18,7 +18,7 @@ from runner.transport.link_meter import LinkMeter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.engines.nodes import Node
+    from runner.engines.node_state import Node
     from runner.engines.reactor import LocalReactor
     from runner.transport.frame_link import Frame
 

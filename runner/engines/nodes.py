@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING
 
 from runner.cluster.versions import describe_differences, told_versions
 from runner.engines.reactor import READ, WRITE
-from runner.engines.remote_memory import NodeMemory
 from runner.errors import ResourceError, RunnerError
-from runner.structs import dataclass, field
 from runner.transport import agent_messages as frames
 from runner.transport.agent_messages import AgentPlan, Hello, decode_body, encode_body
 from runner.transport.frame_link import FrameLink, watch_silence
@@ -27,7 +25,6 @@ from runner.transport.peer_proof import PROOF_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.cluster.placement import MachineShares
     from runner.cluster.versions import NodeVersions
     from runner.engines.reactor import LocalReactor
     from runner.transport.frame_link import ByteStream, Frame
@@ -43,24 +40,6 @@ _MAX_TOLD = 20
 #: A documentation address: no packet is sent to find out by which of its addresses this machine would reach it.
 _FAR_AWAY = ("192.0.2.1", 9)
 _ANY_ADDRESS = {"", "0.0.0.0", "::"}  # noqa: S104  recognized here, not bound
-
-
-@dataclass(eq=False)
-class Node:
-    """A machine that has joined. `slots` are its workers, and `shares` what those of tasks have of it."""
-
-    name: str
-    peer: str
-    hello: Hello
-    link: FrameLink
-    shares: MachineShares
-    slots: set[int] = field(default_factory=set)
-    is_leaving: bool = False
-    #: Starts that it has refused in a row, and until when others are preferred to it.
-    refusals: int = 0
-    avoided_until: float = 0.0
-    watches_write: bool = False
-    memory: NodeMemory = field(default_factory=NodeMemory)
 
 
 def outward_address() -> str:

@@ -7,41 +7,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from heapq import heapify, heapreplace
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from runner.engines.launcher import WorkerBundle
 from runner.model import Resources
-from runner.structs import dataclass
 from runner.text import count_with_noun
-from runner.transport.agent_messages import ShownPosition
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from runner.engines.nodes import Node
-    from runner.shm.registry import WorkerMemory
+    from runner.engines.node_state import Node, RemoteWorker
     from runner.worker.spec import WorkerSpec
+
+    #: Minus the parts of CPUs that a machine has free, its number, and the machine.
+    _Room = tuple[int, int, Node]
 
 _ONE_CPU = Resources()
 #: Seconds for which a machine that has refused a start gets no other, times two for each time, up to a minute.
 _FIRST_AVOIDED, _MAX_AVOIDED = 1.0, 60.0
-
-
-@dataclass(slots=True, eq=False)
-class RemoteWorker:
-    """A worker that is to be: without a `node` it waits for a place, or its machine is gone."""
-
-    spec: WorkerSpec
-    generation: int
-    node: Node | None = None
-    shown: ShownPosition = ShownPosition(0, 0)
-    stack: str = ""
-    weight: int = 0
-    is_ready: bool = False
-    memory: WorkerMemory | None = None
+#: Of so many machines that are as empty one is chosen.
+_MOST_LOOKS = 8
 
 
 class WorkerPlaces:
@@ -107,27 +95,27 @@ class WorkerPlaces:
                     del asking[task]
         return placed
 
-    def _place(self, worker: RemoteWorker, by_room: list[tuple[int, int, Node]]) -> bool:
+    def _place(self, worker: RemoteWorker, by_room: list[_Room]) -> bool:
         """Give a worker its place; `by_room` is a heap of machines, the emptiest first."""
         slot, task = worker.spec.slot, worker.spec.task
         wanted, is_first = self.wanted_by(task), not self._placed_by_task[task]
-        taken, (_, number, node) = by_room[0], by_room[0]
-        if not node.shares.take(slot, wanted):
+        emptiest = _pop_emptiest(task, by_room)
+        found = emptiest if emptiest[2].shares.take(slot, wanted) else None
+        if found is None:
+            heappush(by_room, emptiest)
             # Where CPUs are all that is wanted, no other machine has more of them.
-            others = sorted(by_room)[1:] if wanted.gpus or wanted.memory else []
+            others = sorted(by_room) if wanted.gpus or wanted.memory else []
             found = next((each for each in others if each[2].shares.take(slot, wanted)), None)
             if found is None and is_first:
                 crowded = sorted(by_room)
                 found = next((each for each in crowded if each[2].shares.take(slot, wanted, crowded=True)), None)
             if found is None:
                 return False
-            taken, (_, number, node) = found, found
-        fresh = (-node.shares.free_cpus, number, node)
-        if taken is by_room[0]:
-            heapreplace(by_room, fresh)
-        else:
-            by_room[by_room.index(taken)] = fresh
+            by_room.remove(found)
             heapify(by_room)
+        _, number, node = found
+        heappush(by_room, (-node.shares.free_cpus, number, node))
+        node.workers_by_task[task] += 1
         self.withdraw(slot)
         self._placed_by_task[task] += 1
         worker.node = node
@@ -149,6 +137,7 @@ class WorkerPlaces:
         """Take the place of a worker back; without a `node` its machine is gone as well."""
         if node is not None:
             node.slots.discard(worker.spec.slot)
+            node.workers_by_task[worker.spec.task] -= 1
             node.shares.release(worker.spec.slot)
         if not worker.spec.previews_suspects:
             self._placed_by_task[worker.spec.task] -= 1
@@ -194,3 +183,20 @@ def describe_resources(wanted: Resources) -> str:
     if wanted.memory:
         parts.append(f"{wanted.memory / 1e9:g}GB of memory")
     return ", ".join(parts)
+
+
+def _pop_emptiest(task: str, by_room: list[_Room]) -> _Room:
+    """Take the emptiest machine off a heap: of those that are as empty, the one with the fewest workers of a task.
+
+    So the tasks of a run stand on all machines together, and an item finds its reader where it is.
+    """
+    passed = [heappop(by_room)]
+    while by_room and by_room[0][0] == passed[0][0] and len(passed) < _MOST_LOOKS:
+        if not passed[-1][2].workers_by_task[task]:
+            break
+        passed.append(heappop(by_room))
+    best = min(passed, key=lambda each: each[2].workers_by_task[task])
+    for each in passed:
+        if each is not best:
+            heappush(by_room, each)
+    return best

@@ -32,9 +32,10 @@ from runner.engines.engine_events import (
     WorkerLeaving,
 )
 from runner.engines.launched_nodes import LaunchedNodes
+from runner.engines.node_state import Node, RemoteWorker
 from runner.engines.node_traffic import TrafficRecord
-from runner.engines.nodes import Node, NodeDoor, end_agents, send_plan
-from runner.engines.places import RemoteWorker, WorkerPlaces
+from runner.engines.nodes import NodeDoor, end_agents, send_plan
+from runner.engines.places import WorkerPlaces
 from runner.engines.reactor import READ, WRITE
 from runner.engines.remote_memory import RemoteMemory
 from runner.engines.remote_output import RemoteOutput

@@ -23,7 +23,6 @@ from runner.engines import shared_payloads
 from runner.engines.inline_payloads import inline_grant
 from runner.shm.registry import NODE_SHIFT, UnknownBlock, next_node_number
 from runner.shm.writer import PAGE_SIZE, arenas_supported
-from runner.structs import dataclass, field
 from runner.transport import agent_messages as frames
 from runner.transport import kept_items
 from runner.transport.frame_link import BLOCK_HEAD, check_place
@@ -32,23 +31,11 @@ from runner.transport.framing import FrameError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.engines.nodes import Node
-    from runner.engines.places import RemoteWorker
+    from runner.engines.node_state import Node, RemoteWorker
     from runner.shm.reader import BlockKey
     from runner.shm.registry import ArenaRegistry, Block
     from runner.transport.frame_link import Frame
     from runner.transport.messages import Grant, Output, Produced, Reply, SharedPayload
-
-
-@dataclass(eq=False)
-class NodeMemory:
-    """What is known of a machine's shared memory. `number`: its arenas' numbers begin with it; 0: it has none."""
-
-    number: int = 0
-    #: Twins that it has.
-    known_arenas: set[int] = field(default_factory=set)
-    #: What has arrived for the message that comes next: a block, or the bytes themselves if there was no memory.
-    arrived: dict[BlockKey, Block | bytearray] = field(default_factory=dict)
 
 
 class RemoteMemory:

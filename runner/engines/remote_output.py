@@ -11,8 +11,7 @@ from runner.transport import agent_messages as frames
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from runner.engines.nodes import Node
-    from runner.engines.places import RemoteWorker
+    from runner.engines.node_state import Node, RemoteWorker
     from runner.engines.reactor import LocalReactor
     from runner.transport.frame_link import Frame
 

@@ -94,7 +94,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
-FLOORS += ("machines", "file tests", "ranges", "lanes", "commands")
+FLOORS += ("machines", "file tests", "ranges", "lanes", "commands", "results")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -1549,19 +1549,19 @@ BUGS: dict[str, Bug] = {
     ),
     # --watch
     "what a run writes itself runs it again for ever": Bug(
-        "watch",
+        "results",
         "runner.watching:CommandWatcher._is_written",
         lambda original, self, path: bool(original(self, path)) and False,
         partial(with_patch, test_watch.test_what_changes_during_runs_in_a_row_is_what_they_write),
     ),
     "a run under way is not drained": Bug(
-        "watch",
+        "results",
         "runner.watching:_send_signal",
         nothing,
         partial(with_patch, test_watch.test_an_input_drains_the_run_each_time_but_not_for_ever),
     ),
     "the last write of a run is a change after it": Bug(
-        "watch",
+        "results",
         "runner.watching:CommandWatcher._take_until_quiet",
         lambda original, self: (),
         partial(with_patch, test_watch.test_what_changes_during_runs_in_a_row_is_what_they_write),

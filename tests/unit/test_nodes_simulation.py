@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from virtual_nodes import Weather, simulate_nodes
 
 from runner.cluster.placement import MachineShares
-from runner.engines.places import RemoteWorker, WorkerPlaces
+from runner.engines.node_state import RemoteWorker
+from runner.engines.places import WorkerPlaces
 from runner.model import Resources
 
 SMALL = Weather(nodes=8, places=3, items=2500, life=25.0, absence=5.0)
@@ -45,7 +47,7 @@ def test_what_an_event_costs_does_not_grow_with_the_machines() -> None:
 
 def fake_node(name: str, cpus: float, **more: Any) -> Any:
     facts: dict[str, Any] = {"slots": set(), "is_leaving": False, "refusals": 0, "avoided_until": 0.0, **more}
-    return SimpleNamespace(name=name, shares=MachineShares(cpus, ("0", "1")), **facts)
+    return SimpleNamespace(name=name, workers_by_task=Counter(), shares=MachineShares(cpus, ("0", "1")), **facts)
 
 
 def fake_worker(slot: int, task: str) -> Any:
