@@ -203,10 +203,11 @@ class CrossedFleet(FakeEngine):
         spec = worker.spec
         worker.lease, worker.index = grant.lease, at
         late = at > 0 and so_far.seconds > 2 * grant.time_slice
-        if at < len(work) and late and spec.is_only_worker:
+        stops = bool(so_far.failures) and spec.stops_at_failure
+        if at < len(work) and late and spec.is_only_worker and not stops:
             self._tell(worker, grant, at, so_far, more=True)
             worker.told, so_far = at, _Answered()
-        elif at == len(work) or late or (so_far.failures and spec.stops_at_failure):
+        elif at == len(work) or late or stops:
             self._tell(worker, grant, at, so_far)
             return
         batch = work[at : at + (spec.batch or 1)]

@@ -404,10 +404,11 @@ class FakeEngine:
     def _next(self, worker: FakeWorker, grant: Grant, work: Any, at: int, outs: Any, fails: Any, spent: float) -> None:
         worker.lease, worker.index, worker.since = grant.lease, at, self.hub.clock.now()
         late = self.script.handback and at and spent > 2 * grant.time_slice
-        if at < len(work) and late and worker.spec.is_only_worker:
+        stops = bool(fails) and worker.spec.stops_at_failure
+        if at < len(work) and late and worker.spec.is_only_worker and not stops:
             self._say_so_far(worker, grant, at, outs, fails, spent)
             outs, fails, spent = [], [], 0.0
-        elif at == len(work) or late or (fails and worker.spec.stops_at_failure):
+        elif at == len(work) or late or stops:
             self._answer(worker, grant, at, outs, fails, spent)
             return
         part, item = work[at]

@@ -79,14 +79,16 @@ class Port:
         for ack in message.acks:
             failed = {failure.index: failure.verdict for failure in ack.failures}
             self.failures += ack.failures
+            assert ack.done <= len(self.granted), "it says that more is done than it was granted"
             again: list[tuple[Any, int]] = []
             for index, (item, attempt) in enumerate(self.granted[: ack.done]):
                 if failed.get(index) == "retry":
                     again.append((item, attempt + 1))
                 else:
                     (self.dead if index in failed else self.done).append(item)
-            self.waiting[:0] = again + self.granted[ack.done :]
-            self.granted = []
+            rest = self.granted[ack.done :]
+            self.waiting[:0] = again if ack.keeps_rest else again + rest
+            self.granted = rest if ack.keeps_rest else []
         for output in message.outputs:
             self.made += (
                 output.payload

@@ -118,7 +118,7 @@ class PerItem:
                     self._record_failure(part, items[index], base + index - answered, error) for index, error in faults
                 ]
                 if faults and runtime.spec.stops_at_failure:
-                    return _make_reply(runtime, grant, base + at, failures, began)
+                    return _make_reply(runtime, grant, base + at - answered, failures, began)
                 del faults
                 if (now := perf_counter()) > deadline and (base + at < grant.count):
                     if not runtime.spec.is_only_worker:

@@ -93,3 +93,22 @@ def test_a_context_that_a_constructor_was_given_knows_each_item() -> None:
         patch.setattr(call, "perf_counter", lambda: 0.0)  # else a slow machine hands items back
         worked(port, call.call_granted_items, Function(), Shape("class", constructor_context="context"))
     assert len(set(seen)) == 2000  # of two parts, a third and two thirds
+
+
+def test_an_only_worker_that_has_answered_in_part_stops_at_a_failure_if_lanes_keep_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is late at every fourth item, says what is done, and goes on; what is behind a failure is handed back."""
+    port = Port(list(range(30)), OBJECTS, lambda: 30)
+    calls: list[int] = []
+    monkeypatch.setattr(call, "perf_counter", lambda: 0.03 * len(calls))
+
+    def function(item: int) -> None:
+        calls.append(item)
+        if item in {9, 20} and calls.count(item) == 1:
+            raise ValueError
+
+    worked(port, call.call_granted_items, function, attempts=2, is_only_worker=True, keeps_lanes=True)
+    assert port.done == list(range(30))
+    assert calls == sorted([*range(30), 9, 20])
+    assert port.messages > 5
