@@ -113,6 +113,10 @@ class RangeOracle:
                 continue
             if state.dismissed or supervisor.state.stopping:
                 continue
+            taking = sum(slot.accepts_items for slot in state.slots)
+            assert state.accepting_workers == taking, (
+                f"{name}: {taking} workers take items, not {state.accepting_workers}"
+            )
             assert not (name in self.untimed and self.fleet.kills[name]), f"a worker of {name} was killed"
             staying = [each for each in workers if not each.stop]  # one that died is replaced
             ending = sum(each.stop and each.alive for each in workers)  # they can be followed by others

@@ -136,6 +136,7 @@ class TimeoutWatchdog:
         if now < when:
             return when
         slot.overdue_position = slot.task.engine.current_position(slot.index)
+        slot.task.count_acceptor(slot)
         slot.task.engine.request_stack(slot.index)
         self._kills.append(_Kill(slot, slot.generation, now + _STACK_LOOK, now + _STACK_LIMIT))
         return None

@@ -249,6 +249,7 @@ class WorkerPool(Struct, eq=False):
         """Note that a worker has said that it ends; return the time."""
         now = self.state.clock.now()
         slot.phase = Phase.FINISHED
+        slot.task.count_acceptor(slot)
         slot.time_account.enter_state(ENDED, now)
         self._exit_deadlines.pop(slot.index, None)
         self._exit_deadlines[slot.index] = now + self.state.plan.settings.grace + _EXIT_GRACE

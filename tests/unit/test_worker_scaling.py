@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -260,6 +261,27 @@ def test_machines_without_room_that_leave_and_are_lost() -> None:
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 12))])
 def test_a_durable_run_that_dies_while_numbers_change(seed: int) -> None:
     durable_lives.check_ranges(seed)
+
+
+def test_ranges_lanes_and_drops_in_one_run() -> None:
+    found = sum((check_everything(seed) for seed in range(8)), Counter())
+    assert min(found["changes"], found["begun"], found["dropped"]) > 20, found
+
+
+def check_everything(seed: int) -> Counter[str]:
+    """One seed has ranges and lanes, and every second one queues that drop items, or have another order, as well."""
+    return crossed.check_ranges(seed, durable=seed % 3 == 0, ranked=seed % 2 == 0, laned=True)
+
+
+def test_lives_with_ranges_and_lanes() -> None:
+    assert sum(durable_lives.check_ranges(seed, laned=True).laned_items for seed in range(4)) > 100
+
+
+@pytest.mark.slow
+def test_more_with_ranges_lanes_and_drops() -> None:
+    for seed in range(3000, 3100):
+        check_everything(seed)
+        durable_lives.check_ranges(seed, laned=True)
 
 
 @pytest.mark.slow
