@@ -278,8 +278,10 @@ def test_lives_with_ranges_and_lanes() -> None:
 
 
 @pytest.mark.slow
-def test_more_with_ranges_lanes_and_drops() -> None:
-    for seed in range(3000, 3100):
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("block", range(4))
+def test_more_with_ranges_lanes_and_drops(block: int) -> None:
+    for seed in range(3000 + block * 25, 3000 + (block + 1) * 25):
         check_everything(seed)
         durable_lives.check_ranges(seed, laned=True)
 
