@@ -187,9 +187,8 @@ def test_a_burst_is_over_within_a_third_more_than_with_the_best_fixed_number() -
 @pytest.mark.parametrize("cost", [0.001, 0.02, 1.0, 4.0])
 @pytest.mark.parametrize("least", [1, 4])
 def test_a_burst_of_any_cost(cost: float, least: int) -> None:
-    count = int(
-        16 * max(15.0, 30 * cost) / cost
-    )  # until items have ended, nothing is known of them: 30 for each worker
+    # Until items have ended, nothing is known of them: 30 for each worker.
+    count = int(16 * max(15.0, 30 * cost) / cost)
     best = burst(count, cost, task("work", ("q",), count=16)).makespan
     adapted = burst(count, cost, ranged(least, 16))
     assert adapted.makespan <= 1.3 * best, (adapted.makespan, best, adapted.changes)
