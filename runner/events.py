@@ -20,7 +20,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class TaskPlanned:
-    """One task as the file has it. `rate` is items a second over all workers, `concurrency` that of `async def`."""
+    """One task as the file has it. `rate` is items a second over all workers, `concurrency` that of `async def`.
+
+    Of a range, `workers` are the names of the most, and `least_workers` is its lower end; 0: the number is fixed.
+    """
 
     name: str
     call: str
@@ -35,6 +38,7 @@ class TaskPlanned:
     batch: int | None = None
     ordered: bool = False
     help: str = ""
+    least_workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,8 @@ class Spent:
     `starting`: from its start until it is ready. `item`: ready, and waiting for an item, or an item is on its way.
     `executing`: in the task function (a source: making items). `encoding`: turning items into bytes and back.
     `room`: an output is at its bound. `turn`: its task has not begun (`after`), or `rate`, `lane`, `ordered` or a
-    back-off holds the next item back. `ended`: no more will come for it: it is torn down, or gone.
+    back-off holds the next item back. `ended`: no more will come for it: it is torn down, or gone; where
+    the number of workers changes, it was not there, or is not any more.
     """
 
     starting: float = 0.0
@@ -288,6 +293,7 @@ class TaskCounts:
     `sent` is how many items it has put into its outputs; a task without inputs has nothing else to count. `workers`
     are those that are ready, `starting` those that are not yet; of the ready ones some are `executing` and others
     wait: `item`, `room`, `turn`. `stage` is the task's: "waiting" (to start), "running", "ok", "failed", "skipped".
+    `wanted` is how many workers a task with a range is to have now; None: the number is fixed.
     """
 
     done: int
@@ -302,6 +308,7 @@ class TaskCounts:
     room: int = 0
     turn: int = 0
     stage: str = "running"
+    wanted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +338,19 @@ class TaskEnded(Event):
     task: str
     how: str
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersChanged(Event):
+    """A task with a range (`workers = "2..16"`) has another `number` of workers from now on; it had `before`.
+
+    Those that are too many end once they hold nothing; those that are new are being started.
+    """
+
+    task: str
+    number: int
+    before: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

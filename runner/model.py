@@ -172,7 +172,8 @@ class TaskConfig:
     inputs: tuple[str, ...] = ()
     ports: tuple[OutputPort, ...] = ()
     mode: Mode | None = None
-    workers: tuple[str, ...] = ()  # their names
+    workers: tuple[str, ...] = ()  # their names; with a range, of the most
+    least_workers: int = 0  # of a range; 0: their number is fixed
     auto_workers: bool = False  # the file says "auto"
     concurrency: int = 100
     batch: Batch | None = None
@@ -192,6 +193,11 @@ class TaskConfig:
     help: str = ""
     env: dict[str, str] = field(default_factory=dict)
     resources: Resources | None = None
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Return True if the number of its workers follows the load."""
+        return bool(self.least_workers)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Sequence, Sized
 
 #: Known words that one word is compared with: a hostile file must not cost time.
 MAX_COMPARED_WORDS = 500
@@ -208,6 +208,16 @@ def count_or_empty(items: int) -> str:
     ('7', '')
     """
     return format_count(items) if items else ""
+
+
+def count_workers(names: Sized, least: int, noun: str) -> str:
+    """Return the number of a task's workers, or its range, for people.
+
+    >>> count_workers(("a", "b"), 0, "thread"), count_workers(("a", "b", "c"), 1, "process")
+    ('2 threads', '1..3 processes')
+    """
+    counted = count_with_noun(len(names), noun)
+    return f"{least}..{counted}" if least else counted
 
 
 def count_with_noun(count: int, noun: str) -> str:

@@ -16,10 +16,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
 from lane_watch import LANES, LaneWatch, bucket_of, lane_of, lanes_hold
+from ranges import RandomDecisions, RangeOracle, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper
 
+from runner import worker_scaling
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.ledger.leases import Again
@@ -76,6 +79,9 @@ class CrossedFleet(FakeEngine):
         self.plan = made
         self.book = Book()
         self.names: dict[str, Item] = {}
+        self.adaptive_tasks = {name for name, each in made.tasks.items() if each.config.least_workers}
+        #: Changes of numbers of workers that were told.
+        self.changes = 0
         #: What workers were given, by task.
         self.given: dict[str, set[Item]] = defaultdict(set)
         self.flying: dict[tuple[int, int], list[tuple[Any, Any]]] = defaultdict(list)
@@ -461,8 +467,11 @@ def with_lanes(made: Plan, seed: int) -> Plan:
     """The same topology, most of whose queues have lanes, and whose tasks keep no other order."""
     draw = random.Random(f"lanes {seed}")
     letters = {each.config.dead for each in made.tasks.values()}
+    share = 0.5 if any(queue.is_ranked or queue.drops for queue in made.queues.values()) else 0.8
     queues = {
-        name: _with(queue, lane="customer" if name not in letters and draw.random() < 0.8 else "")
+        name: _with(queue, lane="customer", order="fifo", full="wait")
+        if name not in letters and draw.random() < share
+        else queue
         for name, queue in made.queues.items()
     }
     tasks = {
@@ -504,20 +513,30 @@ def script(seed: int) -> Script:
 # -- a run, and the oracle ---------------------------------------------------------------------
 
 
-def run(
+def run(  # noqa: C901  an oracle in one piece
     made: Plan,
     play: Script,
     items: int,
     watch: Callable[[Supervisor], None] | None = None,
     *,
     durable: bool = False,
+    interval: float = 1.0,
 ) -> tuple[Any, CrossedFleet, Supervisor]:
-    """Run a plan to its end; `watch` looks at the supervisor whenever it waits."""
+    """Run a plan to its end; `watch` looks at the supervisor whenever it waits.
+
+    `interval`: the least time between two changes of a number of workers.
+    """
     hub = FakeReactor(FakeClock())
     fleet = CrossedFleet(hub, play, items, made)
     seen: list[Any] = []
     keeper = VirtualKeeper(hub, VirtualDisk(), play.seed, slowness=0.02) if durable else None
-    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, seen.append, keeper=keeper)
+    ranges = RangeOracle(made, fleet, interval)
+
+    def hear(event: Any) -> None:
+        seen.append(event)
+        ranges.hear(event)
+
+    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, hear, keeper=keeper)
     put, pass_item, book = supervisor.ledger.put, supervisor.ledger.pass_item, fleet.book
     decide = supervisor.retry_policy.decide_verdict
 
@@ -564,23 +583,49 @@ def run(
     supervisor.ledger.put = watched  # type: ignore[method-assign]
     supervisor.ledger.pass_item = passed  # type: ignore[method-assign, assignment]
     fleet.lanes.supervisor, fleet.lanes.seed = supervisor, play.seed
-    if watch is not None:
-        hub.check = lambda: watch(supervisor)
+
+    def look() -> None:
+        ranges.look(supervisor)
+        if watch is not None:
+            watch(supervisor)
+
+    hub.check = look
     result = supervisor.run()
+    fleet.changes = ranges.changes
     check_end(result, seen[-1])
     return result, fleet, supervisor
 
 
-def check(seed: int, *, durable: bool = False, ranked: bool = False, laned: bool = False) -> int:
-    """One seed is one schedule; nothing may be lost, doubled, out of order or left in it. Return what was dropped.
+def check_ranges(seed: int, *, durable: bool = False, ranked: bool = False, laned: bool = False) -> Counter[str]:
+    """Check a schedule in which tasks have ranges of workers, and any number of these at any time."""
+    draw, decisions = random.Random(f"interval {seed}"), RandomDecisions(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        interval = draw.choice([0.01, 0.05, 0.5])
+        patch.setattr(worker_scaling, "INTERVAL", interval)
+        patch.setattr(worker_scaling.WorkerScaler, "decide", lambda self, load: decisions.decide(self, load))
+        return check(seed, durable=durable, ranked=ranked, laned=laned, interval=interval)
 
-    `ranked`: some queues drop items, and some have another order. `laned`: most have lanes; return what was executed
-    of these.
+
+def check(
+    seed: int,
+    *,
+    durable: bool = False,
+    ranked: bool = False,
+    laned: bool = False,
+    interval: float | None = None,
+) -> Counter[str]:
+    """One seed is one schedule; nothing may be lost, doubled, out of order or left in it.
+
+    Return how many items were `dropped`, how many of queues with lanes were `begun`, and the `changes` of numbers of
+    workers. `ranked`: some queues drop items, and some have another order. `laned`: most have lanes. With an
+    `interval`, numbers of workers change, at most once in it.
     """
     items = random.Random(f"items {seed}").choice([1, 5, 20, 100])
     made = with_drops_and_orders(topology(seed), seed) if ranked else topology(seed)
     made = with_lanes(made, seed) if laned else made
-    result, fleet, _ = run(made, script(seed), items, lanes_hold if laned else None, durable=durable)
+    made = made if interval is None else with_ranges(made, seed)
+    watch = lanes_hold if laned else None
+    result, fleet, _ = run(made, script(seed), items, watch, durable=durable, interval=interval or 1.0)
     book = fleet.book
     dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
     assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"
@@ -593,7 +638,7 @@ def check(seed: int, *, durable: bool = False, ranked: bool = False, laned: bool
             leaves_in_order(each, book, orders, seed)
         if each.config.inputs and not each.config.ordered:
             ends_in_order(made, each, book, seed)
-    return fleet.lanes.begun if laned else dropped
+    return Counter(dropped=dropped, changes=fleet.changes, begun=fleet.lanes.begun)
 
 
 def everything_ends_once(made: Plan, fleet: CrossedFleet, lines: Any, seed: int) -> int:

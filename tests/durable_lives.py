@@ -10,10 +10,13 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, plan, random_plan, task
 from lane_watch import LANES, LaneWatch, lane_of, lanes_hold
+from ranges import RandomDecisions, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper, indices
 
+from runner import worker_scaling
 from runner.engines.engine_events import SignalReceived
 from runner.ledger.balance import TaskTally
 from runner.ledger.leases import Again
@@ -224,7 +227,8 @@ class Lives:
         tasks = {}
         for name, each in self.plan.tasks.items():
             workers = tuple(f"{name}-{at}" for at in range(draw.choice([1, 2, 5, 16])))
-            config = replace(each.config, workers=workers) if each.config.inputs else each.config
+            least = min(each.config.least_workers, len(workers) - 1)
+            config = replace(each.config, workers=workers, least_workers=least) if each.config.inputs else each.config
             tasks[name] = replace(each, config=config)
         self.plan = replace(self.plan, tasks=tasks)
 
@@ -362,6 +366,15 @@ def expected_items(lives: Lives) -> tuple[dict[str, Counter[Any]], dict[str, Cou
     return put, done
 
 
+def check_ranges(seed: int, *, laned: bool = False) -> Lives:
+    """One seed is one run with all its lives, whose tasks have ranges of workers: any number at any time."""
+    decisions = RandomDecisions(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_scaling, "INTERVAL", random.Random(f"interval {seed}").choice([0.01, 0.1]))
+        patch.setattr(worker_scaling.WorkerScaler, "decide", lambda self, load: decisions.decide(self, load))
+        return check_lives(seed, laned=laned, has_ranges=True)
+
+
 def with_lanes(lives: Lives) -> None:
     """Give lanes to most queues of a run; between two lives other numbers of workers read them."""
     draw, made = random.Random(f"lanes {lives.seed}"), lives.plan
@@ -377,9 +390,13 @@ def with_lanes(lives: Lives) -> None:
     lives.other_workers = random.Random(f"workers {lives.seed}")
 
 
-def check_lives(seed: int, drain_share: float = 0.0, fatal: float = 0.0, *, laned: bool = False) -> Lives:
+def check_lives(
+    seed: int, drain_share: float = 0.0, fatal: float = 0.0, *, laned: bool = False, has_ranges: bool = False
+) -> Lives:
     """One seed is one run with all its lives."""
     lives = scenario(seed, fatal)
+    if has_ranges:
+        lives.plan = with_ranges(lives.plan, seed)
     lives.drain_share = drain_share
     if laned:
         with_lanes(lives)

@@ -10,10 +10,12 @@ import heapq
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from math import ceil, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lane_watch import sort_outputs
+from ranges import RangeOracle
 from virtual_disk import VirtualDisk, VirtualKeeper
 
 from runner.engines.engine_events import (
@@ -31,11 +33,13 @@ from runner.supervisor.loop import Supervisor
 from runner.supervisor.plan import Plan, TaskPlan
 from runner.tasks import Reference, Shape
 from runner.transport.messages import (
+    CLASSES_PER_DOUBLING,
     Ack,
     Credit,
     Failure,
     Finished,
     Grant,
+    MeasuredTimes,
     Output,
     Produced,
     Ready,
@@ -179,6 +183,8 @@ class FakeWorker:
     since: float = 0.0
     #: The supervisor has been told that it is to go.
     has_notice: bool = False
+    #: It has said that it is ready.
+    is_ready: bool = False
 
     @property
     def due(self) -> bool:
@@ -209,6 +215,10 @@ class FakeEngine:
         self.waiting: list[FakeWorker] = []
         self.chance = random.Random(f"machines {script.seed}")
         self.lost_machines = 0
+        #: Tasks whose number of workers follows the load.
+        self.adaptive_tasks: set[str] = set()
+        #: Workers that were killed, by task.
+        self.kills: Counter[str] = Counter()
         for number in range(1, script.machines + 1):
             self._join_later(number)
 
@@ -310,6 +320,7 @@ class FakeEngine:
             if self.source_lives[name] <= 2:
                 when = self.source_deaths.choice([0.0, 0.001, 0.05, 1.0])
                 self.hub.at(when, lambda: self._die(worker) if worker.alive and not worker.finished else None)
+        worker.is_ready = True
         return MessageReceived(worker.spec.slot, worker.life, Ready(1))
 
     def _strike(self, worker: FakeWorker) -> Any:
@@ -482,6 +493,7 @@ class FakeEngine:
             worker.lease = 0
             worker.suspect = False
             self.received.setdefault(task, []).extend(outs)
+            self._tell_times(worker, at, spent)
             if self.lanes is not None:
                 self.lanes.over(worker, task, [*outs, *given_up])
             if worker.waiting:
@@ -491,6 +503,12 @@ class FakeEngine:
             return MessageReceived(worker.spec.slot, worker.life, answer)
 
         self.hub.at(0, say)
+
+    def _tell_times(self, worker: FakeWorker, items: int, seconds: float) -> None:
+        """Tell what items took, of which the decisions on the number of workers are made; they take no processor."""
+        if items and self.adaptive_tasks and worker.spec.task in self.adaptive_tasks:
+            times = MeasuredTimes(((ceil(log2(max(seconds / items, 1e-9)) * CLASSES_PER_DOUBLING), items),), 0.0)
+            self.hub.at(0, lambda: MessageReceived(worker.spec.slot, worker.life, times) if worker.alive else None)
 
     def _finish(self, worker: FakeWorker) -> None:
         if worker.finished:
@@ -525,6 +543,7 @@ class FakeEngine:
 
     def kill(self, slot: int) -> bool:
         worker = self.workers[slot]
+        self.kills[worker.spec.task] += 1
         self.hub.at(0.0001, lambda: self._die(worker))
         return True
 
@@ -552,7 +571,7 @@ class FakeEngine:
 
 
 def task(name: str, inputs: tuple[str, ...] = (), outputs: tuple[str, ...] = (), **options: Any) -> TaskConfig:
-    count = options.pop("count", 1)
+    count = options.pop("count", max(1, options.get("least_workers", 1)))
     names = tuple(name if count == 1 else f"{name}-{at + 1}" for at in range(count))
     ports = (OutputPort("default", outputs),) if outputs else ()
     return TaskConfig(
@@ -581,19 +600,29 @@ def simulate(
     signals: Iterable[tuple[float, int]] = (),
     watch: Callable[[Supervisor], None] | None = None,
     durable: bool = False,
+    interval: float = 1.0,
 ) -> tuple[Any, FakeEngine, Supervisor, list[Any]]:
     """Run a plan on the fake engine, the balance checked at every step; `signals` are times and numbers.
 
-    `watch` looks at the supervisor whenever it waits. `durable`: with a disk, which takes its time.
+    `watch` looks at the supervisor whenever it waits. `durable`: with a disk, which takes its time. `interval`: the
+    least time between two changes of a number of workers.
     """
     clock = FakeClock()
     hub = FakeReactor(clock)
     fleet = FakeEngine(hub, script, source_items)
+    fleet.adaptive_tasks = {name for name, each in plan_.tasks.items() if each.config.least_workers}
     seen: list[Any] = []
     keeper = VirtualKeeper(hub, VirtualDisk(), script.seed, slowness=0.02) if durable else None
-    supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, seen.append, keeper=keeper)
+    ranges = RangeOracle(plan_, fleet, interval)
+
+    def hear(event: Any) -> None:
+        seen.append(event)
+        ranges.hear(event)
+
+    supervisor = Supervisor(plan_, {"process": fleet, "thread": fleet}, hub, clock, hear, keeper=keeper)
 
     def check() -> None:
+        ranges.look(supervisor)
         for line in supervisor.ledger.subscriptions:
             tally = line.counts
             held = tally.done + tally.dead + tally.dropped + tally.left + line.count + line.leased_items

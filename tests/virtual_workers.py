@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import ceil, log2
 from typing import TYPE_CHECKING, Any
 
 from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
+from ranges import RangeOracle
 
+from runner import worker_scaling
 from runner.engines.engine_events import MessageReceived
+from runner.events import WorkersChanged
 from runner.model import QueueConfig
 from runner.supervisor.loop import Supervisor
 from runner.supervisor.run_state import Phase
 from runner.transport import item_codec
-from runner.transport.messages import Grant, Output, Produced, Reply
+from runner.transport.messages import CLASSES_PER_DOUBLING, Grant, MeasuredTimes, Output, Produced, Reply
 from runner.worker import call
 from runner.worker.measurements import Measurements
 from runner.worker.outputs import MAX_CHUNK_ITEMS, OutputBuffer
@@ -85,6 +89,8 @@ class DeskFleet(FakeEngine):
         self.grants: dict[int, Given] = {}
         self.arrived: dict[int, float] = {}
         self.executed: dict[str, list[int]] = {}
+        #: Processors, of which each executing worker needs one; None: items only wait.
+        self.cores: int | None = None
         self.supervisor: Supervisor
 
     def start(self, spec: Any, life: int) -> int:
@@ -93,7 +99,7 @@ class DeskFleet(FakeEngine):
         cost: Any = self.costs.get(spec.task)
 
         def target(item: int) -> int:
-            desk.time += cost(item)
+            desk.time += cost(item) * self._slowness()
             done.append(item)
             return item
 
@@ -106,6 +112,10 @@ class DeskFleet(FakeEngine):
         self.workers[spec.slot] = worker = FakeWorker(spec, life)
         self.hub.at(0.0, lambda: self._ready(worker))
         return 1000 + int(spec.slot)
+
+    def _slowness(self) -> float:
+        busy = sum(each.busy for each in self.workers.values() if each.spec.inputs)
+        return 1.0 if self.cores is None else max(1.0, busy / self.cores)
 
     # -- a source ------------------------------------------------------------------------------
 
@@ -183,9 +193,18 @@ class DeskFleet(FakeEngine):
             given.done += early.acks[0].done
             heard = when
         given.ended = desk.time
+        if worker.spec.task in self.adaptive_tasks and given.done:
+            self._measure(worker, given)
         for when, early in desk.said:
             self.hub.at(when - now, lambda early=early: MessageReceived(worker.spec.slot, worker.life, early))
         self.hub.at(desk.time - now, lambda: self._over(worker, answer))
+
+    def _measure(self, worker: FakeWorker, given: Given) -> None:
+        seconds = given.ended - given.began
+        key = ceil(log2(max(seconds / given.done, 1e-9)) * CLASSES_PER_DOUBLING)
+        used = 0.0 if self.cores is None else seconds / self._slowness()
+        times = MeasuredTimes(((key, given.done),), used)
+        self.hub.at(seconds, lambda: MessageReceived(worker.spec.slot, worker.life, times))
 
     def _over(self, worker: FakeWorker, answer: Reply) -> Any:
         worker.busy = False
@@ -219,6 +238,7 @@ class Day:
     fleet: DeskFleet
     supervisor: Supervisor
     given: list[Given]
+    changes: list[WorkersChanged] = field(default_factory=list)
 
     @cached_property
     def began(self) -> float:
@@ -240,24 +260,44 @@ def day(
     moments: Callable[[int], float] | None = None,
     size: int = 8,
     queue: QueueConfig | None = None,
+    queues: dict[str, QueueConfig] | None = None,
+    cores: int | None = None,
 ) -> Day:
-    """Run tasks (those without inputs are sources of `count` items) to their end."""
+    """Run tasks (those without inputs are sources of `count` items) to their end.
+
+    `queue` is what queues are like that are not in `queues`. With `cores`, items need processors.
+    """
     names = {name for each_task in tasks for name in (*each_task.inputs, *each_task.outputs)}
-    queues = [replace(queue or QueueConfig("", elastic=True), name=name) for name in sorted(names)]
+    made = {name: replace(queue or QueueConfig("", elastic=True), name=name) for name in sorted(names)} | (queues or {})
     clock = FakeClock()
     hub = FakeReactor(clock)
     seen: list[Any] = []
     fleet = DeskFleet(hub, count, costs, moments, size)
-    supervisor = Supervisor(plan(tasks, queues), {"process": fleet, "thread": fleet}, hub, clock, seen.append)
+    fleet.adaptive_tasks = {each_task.name for each_task in tasks if each_task.least_workers}
+    fleet.cores = cores
+    planned = plan(tasks, [*made.values()])
+    ranges = RangeOracle(planned, fleet, worker_scaling.INTERVAL)
+
+    def hear(event: Any) -> None:
+        seen.append(event)
+        ranges.hear(event)
+
+    supervisor = Supervisor(planned, {"process": fleet, "thread": fleet}, hub, clock, hear)
     fleet.supervisor = supervisor
-    hub.check = lambda: idle_beside_work(supervisor)
+
+    def check() -> None:
+        idle_beside_work(supervisor)
+        ranges.look(supervisor)
+
+    hub.check = check
     result = supervisor.run()
     check_end(result, seen[-1])
     assert result.exit_code == 0, result
     for each_task in tasks:
         if each_task.inputs:
             assert sorted(fleet.executed[each_task.name]) == list(range(count)), each_task.name
-    return Day(fleet, supervisor, fleet.given)
+    changes = [event for event in seen if isinstance(event, WorkersChanged)]
+    return Day(fleet, supervisor, fleet.given, changes)
 
 
 def work(count: int, cost: Callable[[int], float], workers: int = 2, **more: Any) -> Day:

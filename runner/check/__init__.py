@@ -18,6 +18,7 @@ from runner.check.tests import find_test_problems
 from runner.config import grammar
 from runner.config.reader import Reader
 from runner.config.source_map import VALUE_PART, SourceMap
+from runner.config.value_types import are_auto_workers, choose_workers
 from runner.error_text import describe_error
 from runner.errors import ConfigError, PluginError
 from runner.model import CLUSTER_ENGINES, OWN_ENGINES
@@ -106,7 +107,9 @@ def _apply_declared_options(
     found = [Problem("E309", each.message, place, hint=each.hint) for each in reader.problems]
     keys = {key: value for key, value in made.items() if not structure.is_set_in_file(config, name, key)}
     if "workers" in keys:
-        keys["workers"] = keys["workers"](name)
+        keys["auto_workers"] = are_auto_workers(keys["workers"])
+        has_inputs = bool(keys.get("inputs", task.inputs))
+        keys["workers"], keys["least_workers"] = choose_workers(keys["workers"], name, has_inputs=has_inputs)
     return replace(task, **keys), found
 
 

@@ -273,6 +273,12 @@ def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
     else:
         unused = {"key": "the task has inputs"}
         unused |= {"dead": '`on_error = "skip"` drops what fails'} if task.on_error == "skip" else {}
+    if not task.inputs and _has_own_key(config, task.name, "workers"):
+        written = config.filled_tables["tasks"][task.name].get("workers")
+        if isinstance(written, str) and ".." in written:
+            text = f'`workers = "{written}"` of task {named} has no effect: the task has no inputs'
+            hint = "no items wait for it: give a number of workers, each of which makes all of its items"
+            yield Problem("E210", text, config.place("tasks", task.name, "workers"), hint=hint)
     for key, why in unused.items():
         if getattr(task, key) and _has_own_key(config, task.name, key):
             text = f"`{key}` of task {named} has no effect: {why}"
@@ -297,7 +303,8 @@ def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]
             text = f"`resources` of task {named} is not heeded by the engine {quote_name(config.run.engine)}"
             hint = "it counts with the engines `agents` and `ray`, whose workers are placed by it"
             yield Problem("W410", text, config.place("tasks", task.name, "resources"), "warning", hint)
-        if not on_other_machines and len(task.workers) > most and _has_own_key(config, task.name, "workers"):
-            text = f"task {named} wants {len(task.workers)} processes on {usable_cpus()} cores"
+        wanted = task.least_workers or len(task.workers)  # of a range, no more compute than there are cores
+        if not on_other_machines and wanted > most and _has_own_key(config, task.name, "workers"):
+            text = f"task {named} wants {wanted} processes on {usable_cpus()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)

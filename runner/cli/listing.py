@@ -18,7 +18,7 @@ from runner.cli.streams import claim_stdout
 from runner.errors import ConfigError, UsageError
 from runner.events import RunLife
 from runner.store import records, run_folders
-from runner.text import count_with_noun, format_duration, format_table, printable_line
+from runner.text import count_with_noun, count_workers, format_duration, format_table, printable_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +88,7 @@ def task_lines(config: Config) -> list[str]:
 
 
 def _task_row(task: TaskConfig) -> tuple[str, ...]:
-    how = count_with_noun(len(task.workers), task.mode or "worker")
+    how = count_workers(task.workers, task.least_workers, task.mode or "worker")
     way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}" if task.inputs or task.outputs else ""
     notes = [f"after {', '.join(task.after)}"] if task.after else []
     notes += [f"dead to {task.dead}"] if task.dead else []
@@ -99,7 +99,19 @@ def _task_row(task: TaskConfig) -> tuple[str, ...]:
 
 
 def _task_records(config: Config) -> list[dict[str, Any]]:
-    words = ("name", "call", "mode", "workers", "inputs", "outputs", "dead", "after", "enabled", "help")
+    words = (
+        "name",
+        "call",
+        "mode",
+        "workers",
+        "least_workers",
+        "inputs",
+        "outputs",
+        "dead",
+        "after",
+        "enabled",
+        "help",
+    )
     return [
         {word: getattr(task, word) for word in words} | {"outputs": {port.name: port.queues for port in task.ports}}
         for task in config.tasks.values()

@@ -237,9 +237,12 @@ def _given_params(param: list[str] | None, params_file: str | None) -> dict[str,
 def _describe_plan(config: Config, plan: Plan) -> list[str]:
     """Return every task with its function, workers and arguments; secrets stay references."""
     counts: Counter[str] = Counter()
+    fewer: Counter[str] = Counter()
     for task in plan.tasks.values():
         counts[task.mode] += len(task.config.workers)
-    workers = " and ".join(count_with_noun(count, mode) for mode, count in counts.items())
+        fewer[task.mode] += len(task.config.workers) - (task.config.least_workers or len(task.config.workers))
+    ranges = {mode: f"{counts[mode] - less} to " if less else "" for mode, less in fewer.items()}
+    workers = " and ".join(ranges[mode] + count_with_noun(count, mode) for mode, count in counts.items())
     size = f"{count_with_noun(len(plan.tasks), 'task')}, {count_with_noun(len(plan.queues), 'queue')}"
     rows = [_task_row(config, task) for task in plan.tasks.values()]
     skipped = [f"not enabled: {task.name}" for task in config.tasks.values() if not task.enabled]
@@ -248,8 +251,9 @@ def _describe_plan(config: Config, plan: Plan) -> list[str]:
 
 def _task_row(config: Config, plan: TaskPlan) -> tuple[str, ...]:
     task = plan.config
-    names = task.workers
+    names, least = task.workers, task.least_workers
     shown = ", ".join(names[:_MOST_NAMES]) + (f", ... {len(names)} in all" if len(names) > _MOST_NAMES else "")
+    shown = f"{least} to {len(names)}, {shown}" if least else shown
     way = f"{', '.join(task.inputs)} -> {', '.join(task.outputs)}".strip() if task.inputs or task.outputs else ""
     when = [f"after {name}" + (f" has {state}" if state != "ok" else "") for name, state in task.after.items()]
     notes = [way] * bool(way) + when + ([f"dead letters to {task.dead}"] if task.dead else [])

@@ -203,6 +203,10 @@ class _Builder:
         made.setdefault("call", word)
         made.setdefault("on_error", "dead" if made.get("inputs") else "fail")
         made["auto_workers"] = value_types.are_auto_workers(made.get("workers"))
-        made["workers"] = made["workers"](word) if "workers" in made else value_types.named_workers(word, 1)
+        if "workers" in made:
+            chosen = value_types.choose_workers(made["workers"], word, has_inputs=bool(made.get("inputs")))
+            made["workers"], made["least_workers"] = chosen
+        else:
+            made["workers"] = value_types.named_workers(word, 1)
         renamed = {"with": "kwargs", "outputs": "ports"}
         return TaskConfig(word, **{renamed.get(key, key): value for key, value in made.items()})

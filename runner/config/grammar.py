@@ -1,8 +1,7 @@
 """The language of the file as ONE table: every key, the type of its value, its default, and what it means.
 
 `build` converts by it, the did-you-mean hints search it, and the reference and the JSON Schema are made of it.
-Defaults are those of `model`, written as a file would say them; a test compares the two. `planned` has the words that
-this version refuses.
+Defaults are those of `model`, written as a file would say them; a test compares the two.
 """
 
 from __future__ import annotations
@@ -118,7 +117,9 @@ TASK = KeyTable(
     Key("outputs", types.PORTS,
         "queues it writes: every item goes to each; as a table, named ports, and the function picks", "[]"),
     Key("mode", types.choice("thread", "process"), "how its workers run", 'what the function declares, else "process"'),
-    Key("workers", types.WORKERS, 'a number, a list of names, or "auto" (one for each core, of all nodes)', "1"),
+    Key("workers", types.WORKERS,
+        'a number, a list of names, "auto" (one for each core, of all nodes), or a range: "2..16" follows the load',
+        "1"),
     Key("concurrency", types.integer(1, 1_000_000), "`async def` only: items in flight in one worker", "100"),
     Key("batch", types.batch_of(BATCH),
         "the function takes a list of items, at most this number; the rest is flushed at the end"),

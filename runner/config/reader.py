@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.config.planned import PLANNED
 from runner.config.source_map import VALUE_PART
 from runner.config.toml import parse_value
 from runner.problems import Problem, nearest_location, quote_name, sorted_problems
@@ -214,16 +213,12 @@ class Reader:
             return {}
         made = {}
         for word, value in raw.items():
-            # What is planned for a task is planned for the defaults of tasks.
-            key, planned = table.get(word), PLANNED.get((table.name.removesuffix(" defaults"), word))
-            if planned is not None and value is not UNKNOWN and planned.is_refused(value):
-                self.add_problem("E108", planned.message, (*path, word))
-            elif key is not None:
+            if (key := table.get(word)) is not None:
                 try:
                     made[word] = self.convert_value(value, key, (*path, word), owner)
                 except AlreadyReported:
                     self.unknown_paths.add((*path, word))
-            elif planned is None:
+            else:
                 self._report_unknown(word, table, path, owner)
         for key in table.values():
             if key.required and key.name not in raw and (*path, key.name) not in self.unknown_paths:

@@ -42,6 +42,7 @@ MAX_WORKERS = 10_000
 
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _CALL = r"[^\W\d][\w-]*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?"
+_WORKER_RANGE = r"([0-9]{1,9})\.\.([0-9]{1,9})"
 _EXCEPTION = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
 
@@ -194,8 +195,11 @@ def named_workers(task: str, count: int) -> tuple[str, ...]:
     return (task,) if count == 1 else tuple(f"{task}-{number}" for number in range(1, count + 1))
 
 
-def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], tuple[str, ...]]:
-    """Return what makes the workers of a task: a default is for every task, and their names come from each."""
+def _convert_workers(value: Any, at: ValuePlace) -> Callable[[str], tuple[tuple[str, ...], int]]:
+    """Return what makes the workers of a task: a default is for every task, and their names come from each.
+
+    It gives their names, and the least number of a range, whose names are those of the most; 0: there is no range.
+    """
     _name_workers(value, "")
     return partial(_name_workers, value)
 
@@ -205,16 +209,37 @@ def are_auto_workers(named: Any) -> bool:
     return isinstance(named, partial) and named.args == ("auto",)
 
 
-def _name_workers(value: Any, task: str) -> tuple[str, ...]:
+def _name_workers(value: Any, task: str) -> tuple[tuple[str, ...], int]:
     if isinstance(value, list):
-        return _listed_workers(value)
+        return _listed_workers(value), 0
     if value == "auto":
-        return named_workers(task, usable_cpus())
-    wanted = 'a number, a list of names or "auto"'
+        return named_workers(task, usable_cpus()), 0
+    wanted = 'a number, a list of names, "auto" or a range such as "2..16"'
     if isinstance(value, str):
-        raise wrong_type(wanted, value, "E105", did_you_mean(value, ("auto",)))
+        return _range_of_workers(value, task, wanted)
     check_type(value, int, wanted)
-    return named_workers(task, check_range(value, 1, MAX_WORKERS, describe_value(value)))
+    return named_workers(task, check_range(value, 1, MAX_WORKERS, describe_value(value))), 0
+
+
+def _range_of_workers(value: str, task: str, wanted: str) -> tuple[tuple[str, ...], int]:
+    found = re.fullmatch(_WORKER_RANGE, value)
+    if found is None:
+        raise wrong_type(wanted, value, "E105", did_you_mean(value, ("auto",)))
+    least, most = (check_range(int(end), 1, MAX_WORKERS, describe_value(value)) for end in found.groups())
+    if least > most:
+        raise InvalidValue("E105", f'must begin with the smaller number: "{most}..{least}"')
+    return named_workers(task, most), least if least < most else 0
+
+
+def choose_workers(
+    name_workers: Callable[[str], tuple[tuple[str, ...], int]], task: str, *, has_inputs: bool
+) -> tuple[tuple[str, ...], int]:
+    """Return the names of a task's workers, and the least number of a range.
+
+    For a task without inputs nothing waits: a range that is the default for all tasks is its lower end there.
+    """
+    names, least = name_workers(task)
+    return (names, least) if has_inputs or not least else (named_workers(task, least), 0)
 
 
 def _listed_workers(value: list[Any]) -> tuple[str, ...]:
@@ -239,8 +264,9 @@ WORKERS = ValueType(
         _range_schema(1, MAX_WORKERS),
         {"type": "array", "items": _WORKER_SCHEMA, "uniqueItems": True, "minItems": 1},
         {"const": "auto"},
+        pattern_schema(r"[1-9][0-9]*\.\.[1-9][0-9]*"),
     ),
-    'a whole number, names, `"auto"`',
+    'a whole number, names, `"auto"`, a range',
 )
 
 

@@ -51,6 +51,10 @@ CROWDED_MACHINE_SHARE, CROWDED_RUN_SHARE = 0.95, 0.75
 NEEDS_PROCESSOR_SHARE = 0.2
 #: Less than this is not worth a change.
 MIN_GAIN = 1.1
+#: A range that is suggested for a task that mostly waits goes up to so many times its workers.
+RANGE_FACTOR = 4
+#: A task with a range that had this share of its most workers in the mean has had need of them.
+FULL_RANGE_SHARE = 0.7
 
 #: What has a share: its kind, and whose it is.
 ShareKey = tuple[str, str]
@@ -62,6 +66,7 @@ class TaskLoad:
     `begin` is when its first worker was ready, `end` when it was over, in seconds since the run began. `had_backlog`:
     items have waited for it. `item_count`: items it took, or made. `suggested_workers`: one worker more, or a quarter
     more where one would hardly be seen. `can_use_more`: that many workers can have an item at the same time.
+    `mean_workers` is how many there were on the average: with a range, fewer than `worker_count`, the most.
     """
 
     def __init__(self, plan: TaskPlanned, summary: TaskSummary, record: RunRecord) -> None:
@@ -84,7 +89,10 @@ class TaskLoad:
         self.item_seconds = sum(edge * count for edge, count in summary.times)
         self.item_count = summary.sent if self.is_source else summary.taken
         self.had_backlog = any(most.get(queue.name, 0) >= min(2, queue.size or 2) for queue in inputs)
-        self.worker_count = len(summary.workers)
+        self.worker_count = len(plan.workers) if plan.least_workers else len(summary.workers)
+        self.mean_workers = float(self.worker_count)
+        if plan.least_workers and summary.active > 0:
+            self.mean_workers = sum(record.seconds - each.ended - start for each in spent) / summary.active
         self.suggested_workers = self.worker_count + max(1, self.worker_count // 4)
         has_lanes = any(queue.lane for queue in inputs)  # what waits there may be of one of them
         self.can_use_more = not self.is_source and not has_lanes and self.item_count >= 4 * self.suggested_workers
@@ -95,11 +103,11 @@ class TaskLoad:
 
     def busy_share(self, end: float) -> float:
         """Return the share of its workers' time until `end` in which they executed or encoded."""
-        return self.share_until(end, self.work_seconds) / self.worker_count
+        return self.share_until(end, self.work_seconds) / self.mean_workers
 
     def computing_share(self, end: float) -> float:
         """Return the share of its workers' time until `end` in which they used a processor."""
-        return self.share_until(end, self.cpu_seconds) / self.worker_count
+        return self.share_until(end, self.cpu_seconds) / self.mean_workers
 
     def share_within(self, other: Pipeline) -> float:
         """Return the share of its time that falls into the other pipeline's."""
@@ -220,7 +228,7 @@ def _resource_shares(main: Pipeline, beside: Iterable[Pipeline], record: RunReco
             of["task", load.name] = load.computing_share(main.end)  # its loop; waiting together is not work
             # Little's law: items in flight, in the mean, are rate × time per item.
             in_flight = load.share_until(main.end, load.item_seconds)
-            of["concurrency", load.name] = in_flight / (load.worker_count * load.plan.concurrency)
+            of["concurrency", load.name] = in_flight / (load.mean_workers * load.plan.concurrency)
         if load.plan.rate and load.item_count >= MIN_RATE_ITEMS:
             of["rate", load.name] = load.share_until(main.end, load.item_count / load.plan.rate)
     window = max(main.end - max(load.begin for load in main.task_loads), 1e-3)
@@ -296,8 +304,8 @@ def _interpreter_bottleneck(shares: ResourceShares) -> Bottleneck | None:
     workers = load.worker_count if load.is_source else max(2, load.worker_count)
     computing = load.computing_share(shares.pipeline.end)
     changed = {
-        ("task", load.name): computing * load.worker_count / workers,
-        ("interpreter", ""): share - computing * load.worker_count,
+        ("task", load.name): computing * load.mean_workers / workers,
+        ("interpreter", ""): share - computing * load.mean_workers,
     }
     # Their waiting for each other is in the executing time of all the threads: with it gone, what they compute stays.
     changed |= {("task", each.name): each.computing_share(shares.pipeline.end) for each in threads if each is not load}
@@ -374,19 +382,29 @@ def _busy_task(shares: ResourceShares, load: TaskLoad) -> Bottleneck | None:
         return _busy_source(shares, load, begin)
     if not load.had_backlog:
         return None  # nothing ever waits for it: something else paces the run, a cycle perhaps
-    if not load.can_use_more:
+    workers, least = load.suggested_workers, load.plan.least_workers
+    begin += f" in {load.mean_workers:.1f} of {least}..{load.worker_count} workers" if least else ""
+    has_had_enough = least and load.mean_workers < FULL_RANGE_SHARE * load.worker_count  # as many as helped
+    if not load.can_use_more or has_had_enough:
         return Bottleneck(begin, "work", load.name)
-    workers = load.suggested_workers
     gain, then = shares.predict_gain({key: share * load.worker_count / workers})
     if gain < MIN_GAIN:
         return Bottleneck(f"{begin}; more workers would give little, because of {_name_share(then)}", "work", load.name)
-    text = f"{begin}; {workers} workers would give about {gain:.1f}x"
-    return Bottleneck(text + _next_bottleneck(shares, then, key), "work", load.name, workers, gain)
+    advice = f'workers = "{least}..{workers}"' if least else f"{workers} workers"
+    text = f"{begin}; {advice} would give about {gain:.1f}x{_next_bottleneck(shares, then, key)}"
+    text += "" if least else f'; workers = "{load.worker_count}..{_suggested_most(shares, load)}" finds the number'
+    return Bottleneck(text, "work", load.name, workers, gain)
+
+
+def _suggested_most(shares: ResourceShares, load: TaskLoad) -> int:
+    """Return the upper end of a range for a task: the cores, or more where its items mostly wait."""
+    computes = load.computing_share(shares.pipeline.end) >= NEEDS_PROCESSOR_SHARE
+    return max(load.suggested_workers, shares.cores if computes else RANGE_FACTOR * load.worker_count)
 
 
 def _busy_source(shares: ResourceShares, load: TaskLoad, begin: str) -> Bottleneck:
     """Judge a source, to which another worker is no help: it would make all the items again."""
-    saved = load.computing_share(shares.pipeline.end) * load.worker_count / 2
+    saved = load.computing_share(shares.pipeline.end) * load.mean_workers / 2
     changed = {("task", load.name): shares.by_key["task", load.name] / 2}
     if shares.run_share > 0:
         changed["machine", ""] = shares.by_key["machine", ""] * (1 - saved / shares.cores / shares.run_share)

@@ -80,7 +80,7 @@ class Console:
                 self._print_stopping(event)
             case events.RunKilled():
                 self.print_message(f"{event.why}: ending at once")
-            case events.NodeJoined() | events.NodeLost() | events.Notice():
+            case events.NodeJoined() | events.NodeLost() | events.Notice() | events.WorkersChanged():
                 self._print_notice(event)
 
     def _print_stopping(self, event: events.RunStopping) -> None:
@@ -92,9 +92,13 @@ class Console:
             what = f"what workers hold may end within {left}, the rest is left"
         self.print_message(f"{event.why}: sources stop, {what}")
 
-    def _print_notice(self, event: events.NodeJoined | events.NodeLost | events.Notice) -> None:
+    def _print_notice(self, event: events.NodeJoined | events.NodeLost | events.Notice | events.WorkersChanged) -> None:
         if isinstance(event, events.Notice):
             self.print_message(event.text)
+        elif isinstance(event, events.WorkersChanged):
+            if self._verbose:
+                workers = f"task `{event.task}` has {event.number} workers (had {event.before})"
+                self.print_message(f"{workers}: {event.why}")
         elif isinstance(event, events.NodeJoined):
             self.print_message(f"node `{event.node}` has joined: {count_with_noun(event.places, 'worker')} at most")
         else:

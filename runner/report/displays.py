@@ -130,6 +130,7 @@ def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
             "done": task.done,
             "rate": round(task.rate, 3),
             **{key: getattr(task.counts, key) for key in ("dead", "dropped", "repeated")},
+            **({} if task.counts.wanted is None else {"wanted": task.counts.wanted}),
         }
         for task in snapshot.tasks
     }

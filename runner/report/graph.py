@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from runner.structs import dataclass
-from runner.text import count_with_noun, printable_line, printable_text
+from runner.text import count_workers, printable_line, printable_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -97,7 +97,8 @@ def _connect_boxes(title: str, boxes: list[DiagramBox], tasks: Iterable[TaskConf
 
 def _task_notes(task: TaskConfig | events.TaskPlanned) -> tuple[str, ...]:
     noun = task.mode if task.mode in {"thread", "process"} else "worker"
-    notes = (count_with_noun(len(task.workers), noun), *([] if getattr(task, "enabled", True) else ["not enabled"]))
+    counted = count_workers(task.workers, task.least_workers, noun)
+    notes = (counted, *([] if getattr(task, "enabled", True) else ["not enabled"]))
     return notes if task.call == task.name else (printable_text(task.call), *notes)
 
 

@@ -30,7 +30,9 @@ _STYLES = {
 #: Tasks that stay when there is no room: those that are under way or have failed before those that wait.
 _PRIORITIES = {"failed": 0, "running": 1, "starting": 1, "waiting": 2}
 _WORDS = {"waiting": "waits", "ok": "ended"}
+#: Behind them: how many workers of its range a task has.
 _HEADS = (("busy", 5), ("wait", 5), ("room", 5), ("done", 10), ("rate", 9), ("dead", 7), ("again", 6))
+_CELLS = sum(size for _, size in _HEADS)
 
 
 class LiveRenderer:
@@ -44,7 +46,7 @@ class LiveRenderer:
         width = max(20, columns) - 1
         names = [cell_len(printable_line(task.name)) for task in snapshot.tasks]
         names += [2 + cell_len(printable_line(queue)) for queue in snapshot.queues]
-        fixed = 9 + sum(size for _, size in _HEADS)
+        fixed = 9 + _CELLS
         name = min(max([_LEAST_NAME, *names]), _NAME, max(_LEAST_NAME, width - fixed))
         limit = [printable_line(snapshot.limit)] if snapshot.limit and lines > _SPARED + 4 else []
         room = max(1, lines - _SPARED - 2 - len(limit))
@@ -107,6 +109,8 @@ class LiveRenderer:
         ]
         state = self._style_text(f"{word:<8}", _STYLES.get(task.state, ""))
         rest = "".join(f"{cell:>{size}}" for cell, (_, size) in zip(cells, _HEADS, strict=True)).rstrip()
+        if task.worker_range and going:  # cut off where there is no room for it
+            rest = f"{rest:<{_CELLS}}  {counts.wanted} of {task.worker_range}"
         return f"{set_cell_size(printable_line(task.name), name)} {state}{rest}"
 
     def _queue_line(self, queue: QueueRow, name: int) -> str:

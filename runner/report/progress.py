@@ -18,7 +18,10 @@ RATE_WINDOW = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TaskRow:
-    """One task now. `done` are the items it finished, or, of a source, has made; `rate` is of the last seconds."""
+    """One task now. `done` are the items it finished, or, of a source, has made; `rate` is of the last seconds.
+
+    `worker_range` is "2..16", or empty if the number of its workers is fixed.
+    """
 
     name: str
     state: str
@@ -26,6 +29,7 @@ class TaskRow:
     done: int = 0
     rate: float = 0.0
     outputs: tuple[str, ...] = ()
+    worker_range: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,10 @@ class ProgressTracker:
         before = first.tasks.get(name, counts)
         done = counts.sent if source else counts.done
         rate = max(0, done - (before.sent if source else before.done)) / max(last.at - first.at, 1e-9)
-        return TaskRow(name, state, counts, done, rate, planned.outputs if planned is not None else ())
+        if planned is None:
+            return TaskRow(name, state, counts, done, rate)
+        workers = f"{planned.least_workers}..{len(planned.workers)}" if planned.least_workers else ""
+        return TaskRow(name, state, counts, done, rate, planned.outputs, workers)
 
     def _source_totals(self, sources: list[str]) -> tuple[float | None, float | None]:
         """Return what is done and what there is, when every source has told it."""

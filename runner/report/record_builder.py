@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Kinds of failures and moments that are told one by one, and characters of each of their texts.
 MAX_FAILURE_KINDS, MAX_INCIDENTS, MAX_TEXT_LENGTH = 200, 200, 8 * 1024
+#: Changes of numbers of workers among them: a long run may have many, and a death must not go under for them.
+MAX_CHANGES = 50
 #: Fields of `RunEnded` that a record has too, and counts of a task that has not ended.
 _FROM_THE_END = {each.name for each in fields(events.RunEnded)} & {each.name for each in fields(RunRecord)}
 _TASK_COUNTS = ("done", "dead", "dropped", "repeated", "sent")
@@ -154,6 +156,8 @@ class RecordBuilder:
         last = self._incidents[-1] if self._incidents else None
         if last is not None and replace(moment, at=last.at, count=last.count) == last:
             self._incidents[-1] = replace(last, count=last.count + 1)
+        elif kind == "workers" and sum(each.kind == kind for each in self._incidents) >= MAX_CHANGES:
+            self._untold += 1
         elif len(self._incidents) < MAX_INCIDENTS:
             self._incidents.append(moment)
         else:
@@ -324,6 +328,7 @@ _INCIDENT_TEXTS: dict[type, Callable[..., tuple[str, str]]] = {
     events.TaskEnded: lambda event: ("task", f"{event.how}: {event.why}" if event.why else event.how),
     events.WorkerDied: _describe_death,
     events.ItemTimedOut: _describe_timeout,
+    events.WorkersChanged: lambda event: ("workers", f"{event.number} workers (were {event.before}): {event.why}"),
     events.RunStopping: lambda event: ("stop", event.why),
     events.RunKilled: lambda event: ("stop", f"{event.why}: ended at once"),
     events.Notice: lambda event: ("notice", event.text),

@@ -91,8 +91,9 @@ class Dispatcher:
         grain = task.chunk_sizer
         if not grain.item_seconds:
             return
-        most = max_elastic_items(len(task.slots)) * grain.time_slice / TIME_SLICE  # longer slices of a crowd need more
-        moment = min(most, _SLICES * grain.time_slice * len(task.slots) / grain.item_seconds)
+        workers, slice_seconds = task.worker_count, grain.time_slice
+        most = max_elastic_items(workers) * slice_seconds / TIME_SLICE  # longer slices of a crowd need more
+        moment = min(most, _SLICES * slice_seconds * workers / grain.item_seconds)
         onward = 0 if task.rate_limiter else min(map(self.ledger.size_bound, task.bounding_queues), default=1 << 60)
         self.ledger.set_elastic_size(task.name, int(min(moment, max(onward, task.unhindered_items // 2))))
 

@@ -9,15 +9,15 @@ from runner.config.value_types import named_workers
 from runner.supervisor.plan import describe_tasks
 
 if TYPE_CHECKING:
-    from runner.model import Config
+    from runner.model import Config, TaskConfig
     from runner.supervisor.plan import Plan
 
 
 def cap_jobs(plan: Plan, config: Config, jobs: int) -> Plan:
     """Return the plan with at most `jobs` processes for the tasks that have inputs, and at least one for each of them.
 
-    `workers = "auto"` is `jobs` workers. A task without inputs keeps its workers: it runs once in each of them, so
-    with fewer it would do something else.
+    `workers = "auto"` is `jobs` workers, and of a range the most counts. A task without inputs keeps its workers: it
+    runs once in each of them, so with fewer it would do something else.
     """
     workers = {task.name: task.config.workers for task in plan.tasks.values() if task.config.inputs}
     for name in workers:
@@ -29,10 +29,15 @@ def cap_jobs(plan: Plan, config: Config, jobs: int) -> Plan:
     for name, count in counts.items():
         workers[name] = workers[name][:count]
     tasks = {
-        name: replace(task, config=replace(task.config, workers=workers.get(name, task.config.workers)))
+        name: replace(task, config=_with_workers(task.config, workers[name])) if name in workers else task
         for name, task in plan.tasks.items()
     }
     return replace(plan, tasks=tasks, description=replace(plan.description, tasks=describe_tasks(tasks)))
+
+
+def _with_workers(task: TaskConfig, workers: tuple[str, ...]) -> TaskConfig:
+    least = task.least_workers if task.least_workers < len(workers) else 0  # else no range is left of it
+    return replace(task, workers=workers, least_workers=least, auto_workers=False)
 
 
 def _is_automatic(config: Config, name: str) -> bool:

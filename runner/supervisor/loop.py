@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from runner.engines.base import Clock, Engine, Reactor
     from runner.engines.engine_events import EngineEvent
+    from runner.supervisor.autoscaler import Autoscaler
     from runner.supervisor.outcome import RunOutcome
     from runner.supervisor.plan import Plan, RetriedItem, TaskPlan
     from runner.supervisor.resume import GroupKeeper
@@ -122,6 +123,13 @@ class Supervisor:
         timers += [dispatcher.next_time] if any(task.rate_limiter for task in self.tasks.values()) else []
         timers += [self._batch_due] if self._batching else []
         self._timers = tuple(timers)
+        #: None: the number of workers of each task is fixed.
+        self.autoscaler: Autoscaler | None = None
+        if any(task.config.is_adaptive for task in plan.tasks.values()):
+            from runner.supervisor.autoscaler import Autoscaler  # few files have ranges
+
+            self.autoscaler = Autoscaler(state, dispatcher, pool)
+            timers.append(self.autoscaler.next_time)
         timers += [watchdog.next_time] if watchdog.timed_tasks else []
         watching = (shutdown, self.suspect_readers, self.progress_reporter)
         self._all_timers = (*timers, *(part.next_time for part in watching))
@@ -221,6 +229,8 @@ class Supervisor:
         self.dirty_tasks.add_tasks(self.dispatcher.wake_rate_limited(now))
         self.timeout_watchdog.check_timeouts(now)
         self.suspect_readers.check_readers(now)
+        if self.autoscaler is not None:
+            self.autoscaler.decide_when_due(now)
         self.progress_reporter.report_when_due(now)
 
     def settle(self, now: float) -> None:

@@ -75,6 +75,7 @@ class ProgressReporter:
             workers=sum(slot.phase in (Phase.READY, Phase.ENDING) for slot in task.slots),
             **{state: states[state] for state in ("executing", "starting", "item", "room", "turn")},
             stage=self.state.topology.stages[task.name].value,
+            wanted=task.worker_count if task.plan.config.is_adaptive else None,
         )
 
 

@@ -302,6 +302,7 @@ def _describe_task(task: TaskPlan) -> TaskPlanned:
     config = task.config
     return TaskPlanned(
         **{word: getattr(config, word) for word in ("name", "call", "workers", "inputs", "outputs", "ordered", "help")},
+        least_workers=config.least_workers,
         mode=task.mode,
         dead=config.dead or "",
         after=tuple(config.after),

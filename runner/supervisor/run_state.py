@@ -7,7 +7,7 @@ from enum import Enum
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from runner.chunk_sizing import ChunkSizer
+from runner.chunk_sizing import ChunkSizer, time_slice_for
 from runner.structs import dataclass, field
 from runner.supervisor.slot_history import SlotHistory
 from runner.supervisor.time_accounting import TimeAccount, WaitReason
@@ -71,6 +71,11 @@ class WorkerSlot:
     death_count: int = 0
     #: It is replaced once it holds nothing (`lifespan`, or its machine is to be taken away).
     retiring: bool = False
+    #: Its machine is to be taken away.
+    leaving: bool = False
+    #: Of a task with a range: it is above the least number; and there are too many, so none follows it.
+    is_extra: bool = False
+    surplus: bool = False
     #: What its progress slot showed last, and since when.
     last_position: Position | None = None
     last_position_at: float = 0.0
@@ -97,7 +102,7 @@ class WorkerSlot:
         self.phase = Phase.STARTING
         self.history.given_items += self.received_items
         self.credit = self.received_items = self.items = 0
-        self.credit_unacknowledged = self.retiring = self.restart_requested = False
+        self.credit_unacknowledged = self.retiring = self.leaving = self.restart_requested = False
         self.last_position = self.overdue_position = self.sampled_item = None
         self.preview, self.death_pending, self.suspect_previews, self.ended_by_itself = "", False, {}, False
 
@@ -156,8 +161,9 @@ class TaskState:
     slots: list[WorkerSlot] = field(default_factory=list)
     #: Workers that hold no lease, and those that hold one; one that no longer does is taken out where it is found.
     free_slots: tuple[dict[int, WorkerSlot], dict[int, WorkerSlot]] = field(default_factory=lambda: ({}, {}))
-    #: How many workers take items.
+    #: How many workers take items, and how many it is to have.
     accepting_workers: int = 0
+    worker_count: int = 0
     #: So many of the first workers are gone for good.
     first_live: int = 0
     chunk_sizer: ChunkSizer = field(default_factory=ChunkSizer)
@@ -185,6 +191,11 @@ class TaskState:
         self.follows_places = self.plan.may_follow_places and hasattr(self.engine, "auto_worker_count")
         several = len(config.workers) > 1 or self.follows_places
         self.allows_prefetch = several or self.plan.is_only_worker or config.ordered
+
+    def set_worker_count(self, count: int) -> None:
+        """Note how many workers the task is to have."""
+        self.worker_count = count
+        self.chunk_sizer.time_slice = time_slice_for(count)
 
     def count_acceptor(self, slot: WorkerSlot) -> None:
         """Note that a worker takes items now, or does not any more.

@@ -47,19 +47,20 @@ def dismiss_task(state: RunState, task: TaskState) -> None:
         if slot.phase is Phase.READY:
             dismiss_worker(state, slot)
         elif not must_still_run(state, slot):
-            _renounce_start(state, slot)
+            renounce_start(state, slot)
     finish_if_over(state, task)
 
 
-def _renounce_start(state: RunState, slot: WorkerSlot) -> None:
-    """Start a worker no more, or not at all that waits for a place."""
+def renounce_start(state: RunState, slot: WorkerSlot) -> bool:
+    """Start a worker no more, or not at all that waits for a place; return False if it is too late for that."""
     if slot.phase is Phase.STARTING and (withdraw := getattr(slot.task.engine, "withdraw_start", None)) is not None:
         if not withdraw(slot.index):
-            return
+            return False
         slot.time_account.enter_state(ENDED, state.clock.now())
     elif slot.phase is not Phase.WAITING:
-        return
+        return False
     slot.phase = Phase.GONE
+    return True
 
 
 def must_still_run(state: RunState, slot: WorkerSlot) -> bool:
@@ -233,7 +234,7 @@ class Shutdown(Struct, eq=False):
             elif items := state.ledger.queued_items(name) + state.ledger.leased_items[name]:
                 if not task.chunk_sizer.item_seconds:
                     return self._window
-                at_once = len(task.slots) * (task.plan.config.concurrency if task.is_async else 1)
+                at_once = task.worker_count * (task.plan.config.concurrency if task.is_async else 1)
                 total += items * task.chunk_sizer.item_seconds / max(1, at_once)
         return min(self._window, 2 * total)
 
@@ -269,7 +270,7 @@ class Shutdown(Struct, eq=False):
                 if slot.phase is Phase.READY:  # it ends at its next item; a call is told through `Context.stopping`
                     task.engine.send(slot.index, Stop(inputs_ended=False))
                 elif slot.phase is Phase.STARTING:
-                    _renounce_start(self.state, slot)
+                    renounce_start(self.state, slot)
             if task.is_source:
                 finish_if_over(self.state, task)
 

@@ -9,7 +9,8 @@ from msgspec import Struct, field
 from runner.worker.spec import RestartPoint
 
 if TYPE_CHECKING:
-    from runner.ledger.journal import SourcePlace
+    from runner.ledger.journal import Journal, SourcePlace
+    from runner.model import TaskConfig
     from runner.transport.messages import PlaceReport, Produced
 
 
@@ -72,3 +73,11 @@ def history_on_disk(place: SourcePlace, saved: str | None, key_file: str) -> Slo
         checks=dict(place.checks),
         saved_crc=place.saved_crc,
     )
+
+
+def count_first_workers(task: TaskConfig, journal: Journal | None) -> int:
+    """Return how many workers a task begins with: of a range the least number, or as many as have saved a place."""
+    if journal is None or not task.is_adaptive:
+        return task.least_workers or len(task.workers)
+    saved = [count for count, name in enumerate(task.workers, 1) if journal.saved_place(task.name, name) is not None]
+    return max([task.least_workers, *saved])

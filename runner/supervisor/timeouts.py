@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.supervisor.run_state import Phase
-from runner.supervisor.time_accounting import STARTING
+from runner.supervisor.time_accounting import ENDED, STARTING
 from runner.transport.messages import Stop
 from runner.transport.progress_page import Position
 
@@ -43,6 +43,7 @@ class TimeoutWatchdog:
 
     def __init__(self, state: RunState) -> None:
         self.clock = state.clock
+        self._ledger = state.ledger
         #: The tasks that have a time limit.
         self.timed_tasks = [task for task in state.tasks.values() if task.plan.config.timeout is not None]
         self._next: float | None = None
@@ -146,8 +147,16 @@ class TimeoutWatchdog:
                 slot.last_position_at += seconds
         self._granted = {lease: when + seconds for lease, when in self._granted.items()}
 
+    def _may_lose_ends(self, task: TaskState) -> bool:
+        """Return True if a tear-down would make something of items that the next life does not know to be done."""
+        journal = self._ledger.journal
+        return journal is not None and task.plan.shape.kind == "class" and journal.has_unkept_ends(task.name)
+
     def check_lifespan(self, slot: WorkerSlot) -> None:
-        """Retire a worker that has done its share, or whose machine is to be taken away, after a reply."""
+        """Retire a worker that has done its share, is too many, or whose machine is to be taken away, after a reply.
+
+        It is replaced once it holds nothing, unless there are too many.
+        """
         limits = slot.task.plan.config.lifespan
         if slot.phase is not Phase.READY or slot.task.dismissed or slot.task.is_source:
             return
@@ -156,7 +165,8 @@ class TimeoutWatchdog:
             slot.retiring = worn_out or (
                 limits.memory is not None and slot.task.engine.resident_bytes(slot.index) > limits.memory
             )
-        if slot.retiring and not slot.leases:  # it is replaced once it holds nothing
+            slot.task.count_acceptor(slot)
+        if slot.retiring and not slot.leases and not (slot.surplus and self._may_lose_ends(slot.task)):
             slot.phase = Phase.ENDING
-            slot.time_account.enter_state(STARTING, self.clock.now())
+            slot.time_account.enter_state(ENDED if slot.surplus else STARTING, self.clock.now())
             slot.task.engine.send(slot.index, Stop(inputs_ended=True))

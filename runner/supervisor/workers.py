@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from runner import events
-from runner.chunk_sizing import time_slice_for
 from runner.engines.engine_events import ExitStatus, WorkerExited
 from runner.error_text import ErrorText, class_names
 from runner.errors import SpawnError, TimedOut
@@ -21,7 +20,7 @@ from runner.ledger.restore import MAX_CRASHES
 from runner.supervisor.audit import count_finished
 from runner.supervisor.run_state import Phase, WorkerSlot
 from runner.supervisor.shutdown import dismiss_worker, fail_task, finish_if_over, must_still_run, skip_task
-from runner.supervisor.slot_history import history_on_disk
+from runner.supervisor.slot_history import count_first_workers, history_on_disk
 from runner.supervisor.time_accounting import ENDED, EXECUTING, ITEM, ROOM, STARTING, WAITING_FOR_REASON, TimeAccount
 from runner.text import format_seconds
 from runner.topology import Stage
@@ -65,6 +64,8 @@ class WorkerPool(Struct, eq=False):
     reply_handler: ReplyHandler
     #: Told of the death of a worker that executed in an earlier life of the run.
     on_earlier_death: Callable[[WorkerExited], None] | None = None
+    #: Told of a worker above the least number of its task that could not be started, and why.
+    on_extra_lost: Callable[[TaskState, str], None] | None = None
     _due: list[WorkerSlot] = field(default_factory=list)
     #: In the order of time, as all have the same grace.
     _exit_deadlines: dict[int, float] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class WorkerPool(Struct, eq=False):
         return min([*starts, *islice(self._exit_deadlines.values(), 1)], default=None)
 
     def _start_task(self, task: TaskState, now: float) -> None:
-        names = task.plan.config.workers
+        names = task.plan.config.workers[: count_first_workers(task.plan.config, self.state.ledger.journal)]
         if task.follows_places:
             names = self._auto_names(task, 0) or (f"{task.name}-1",)
         self.state.topology.mark_started(task.name)
@@ -131,15 +132,40 @@ class WorkerPool(Struct, eq=False):
     def _add_slots(self, task: TaskState, names: Sequence[str], now: float) -> None:
         """Give a task workers, which are started with those that are due."""
         for name in names:
-            account = TimeAccount(task.wait_reason, self.state.began_at, now, ROOM if task.is_source else ITEM)
-            slot = WorkerSlot(len(self.state.slots), name, task, start_at=now, time_account=account)
-            if (journal := self.state.ledger.journal) is not None:
-                place, saved = journal.source_place(task.name, name), journal.saved_place(task.name, name)
-                slot.history = history_on_disk(place, saved, journal.key_files.get((task.name, name), ""))
-            self.state.slots.append(slot)
-            task.slots.append(slot)
-            self._due.append(slot)
-        task.chunk_sizer.time_slice = time_slice_for(len(task.slots))
+            self._due.append(self.add_slot(task, name, now))
+        task.set_worker_count(len(task.slots))
+
+    def add_slot(self, task: TaskState, name: str, now: float) -> WorkerSlot:
+        """Make a place for a further worker of a task that has begun."""
+        began_at = now if task.began_at is None else task.began_at
+        account = TimeAccount(task.wait_reason, self.state.began_at, began_at, ROOM if task.is_source else ITEM)
+        if now > began_at:  # until now there was no such worker
+            account.enter_state(ENDED, began_at)
+            account.enter_state(STARTING, now)
+        slot = WorkerSlot(len(self.state.slots), name, task, start_at=now, time_account=account)
+        if (journal := self.state.ledger.journal) is not None:
+            place, saved = journal.source_place(task.name, name), journal.saved_place(task.name, name)
+            slot.history = history_on_disk(place, saved, journal.key_files.get((task.name, name), ""))
+        slot.is_extra = task.plan.config.is_adaptive and len(task.slots) >= task.plan.config.least_workers
+        self.state.slots.append(slot)
+        task.slots.append(slot)
+        return slot
+
+    def start_again(self, slot: WorkerSlot, now: float) -> None:
+        """Start a worker in a place that has none."""
+        slot.phase, slot.start_at = Phase.WAITING, now
+        slot.time_account.enter_state(STARTING, now)
+        self._due.append(slot)
+
+    def _renounce_extra(self, slot: WorkerSlot, why: str) -> bool:
+        """Do without a worker that cannot be started, if the task has others; return False if it must have it."""
+        if not slot.is_extra or self.on_extra_lost is None or slot.surplus:
+            return slot.surplus
+        if not any(other.phase is Phase.READY for other in slot.task.slots):
+            return False
+        slot.surplus = True
+        self.on_extra_lost(slot.task, why)
+        return True
 
     def _end_earlier_worker(self, task: TaskState) -> None:
         """Judge the items at which everything died for the last time: the task's first worker died over them, too."""
@@ -161,7 +187,10 @@ class WorkerPool(Struct, eq=False):
             slot.pid = slot.task.engine.start(spec, slot.generation)
         except SpawnError as error:
             slot.phase = Phase.GONE
-            fail_task(self.state, slot.task, str(error))
+            if self._renounce_extra(slot, str(error)):
+                slot.time_account.enter_state(ENDED, self.state.clock.now())
+            else:
+                fail_task(self.state, slot.task, str(error))
 
     def on_ready(self, slot: WorkerSlot, message: Ready) -> None:
         """Give work to a worker that is set up."""
@@ -191,7 +220,7 @@ class WorkerPool(Struct, eq=False):
             return
         slot = self.state.slots[event.slot]
         if slot.generation == event.generation and slot.phase in {Phase.STARTING, Phase.READY}:
-            slot.retiring = True
+            slot.retiring = slot.leaving = True
             slot.task.count_acceptor(slot)
             if slot.phase is Phase.READY:
                 self._retire(slot)
@@ -229,6 +258,8 @@ class WorkerPool(Struct, eq=False):
         """Restart a worker that cannot go on, or fail its task."""
         task, error = slot.task, message.error
         now = self._await_exit(slot)
+        if message.failed_phase == "setup" and self._renounce_extra(slot, str(error)):
+            return
         again, attempt = self._another_try(slot, message)
         word = "again" if again else "fatal"
         self.state.emit(events.ItemFailed(now, task.name, slot.name, "", str(error), error.traceback, attempt, word))
@@ -268,6 +299,7 @@ class WorkerPool(Struct, eq=False):
         self._exit_deadlines.pop(slot.index, None)
         expected = slot.phase is Phase.FINISHED or bool(task.failure_reason) or self.state.killing
         again = (slot.restart_requested or (slot.retiring and not task.dismissed)) and not task.failure_reason
+        again = again and not slot.surplus
         was, slot.phase = slot.phase, Phase.WAITING if again else Phase.GONE
         task.count_acceptor(slot)
         if expected or (again and slot.retiring):
@@ -326,6 +358,9 @@ class WorkerPool(Struct, eq=False):
         """Return False if no worker has to follow one that died, whatever it died of."""
         task = slot.task
         if task.failure_reason or self.state.killing:  # its item's death was the end of the task
+            return False
+        has_started = was is not Phase.STARTING or event.lost
+        if slot.surplus or (not has_started and self._renounce_extra(slot, str(event.exit_status))):
             return False
         if not event.lost or was is Phase.ENDING:
             return True

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import pytest
 from doc_blocks import assert_page_is, filled_page
 from helpers import ROOT, load_config
 
-from runner import config
 from runner.cli import shared_options
 from runner.config import grammar
-from runner.config.grammar import build_schema
-from runner.config.planned import PLANNED
 from runner.config.resolved import to_toml
 from runner.model import AgentSettings, QueueConfig, RaySettings, Resources, RunSettings, TaskConfig
 
@@ -80,34 +76,9 @@ def test_every_key_of_a_table_is_a_field_of_its_dataclass():
         assert {renamed.get(key, key) for key in grammar.TABLES[table]} <= fields
 
 
-@pytest.mark.parametrize(("table", "key"), list(PLANNED))
-def test_what_is_planned_is_refused_and_offered_nowhere(table, key, tmp_path):
-    """A planned key is in no table of keys; of a key with planned values, no text offers one of these."""
-    planned = PLANNED[table, key]
-    value = {"workers": '"2..16"', "durable": "true"}.get(key, "{}")
-    place = {"top": f"{key} = {value}", "run": f"[run]\n{key} = {value}"}.get(table, f"[{table}s.a]\n{key} = {value}")
-    (tmp_path / "tasks.toml").write_text(f"{place}\n[tasks.b]\n")
-    found = [problem for problem in config.examine(tmp_path / "tasks.toml").problems if problem.code == "E108"]
-    assert [problem.message for problem in found] == [planned.message]
-    assert "is planned" in found[0].message
-
-    offered = json.dumps(build_schema()) + PAGE.read_text(encoding="utf-8")
-    if key in grammar.TABLES[table]:
-        assert value not in offered
-        assert ".." not in grammar.TABLES[table][key].help
-    else:
-        schema = build_schema()
-        keys = schema if table == "top" else schema["$defs"][table]
-        assert key not in keys["properties"]
-        assert f"| `{key}` |" not in PAGE.read_text(encoding="utf-8")
-
-
-def test_completion_offers_the_keys_of_the_grammar_and_nothing_planned(tmp_path, monkeypatch):
+def test_completion_offers_the_keys_of_the_grammar(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tasks.toml").write_text("[queues.q]\n[tasks.a]\n")
     offered = shared_options.complete_set(SimpleNamespace(params={"file": "tasks.toml"}, args=[]), [], "")
     keys = {tuple(path.rstrip("=").split(".")) for path in offered}
     assert ("tasks", "a", "workers") in keys
-    for table, key in PLANNED:
-        if key not in grammar.TABLES[table]:
-            assert all(path[-1] != key for path in keys)

@@ -13,7 +13,6 @@ import re
 import pytest
 from helpers import ROOT
 
-from runner.config.planned import PLANNED
 from runner.errors import ConfigError
 from runner.supervisor import outcome
 
@@ -133,11 +132,3 @@ def test_the_page_of_exit_codes_has_those_of_the_code():
         outcome.EXIT_DEADLINE,
     }
     assert shown == ends | {2, ConfigError.exit_code, 128 + 2, 128 + 15}
-
-
-def test_the_page_of_what_is_planned_has_every_key_that_is_refused():
-    page = (ROOT / "docs" / "reference" / "planned.md").read_text(encoding="utf-8")
-    table = page[page.index("## In the file") : page.index("## Commands")]
-    for _, key in PLANNED:
-        assert re.search(rf"^\| .*`\[*{key}\b", table, re.MULTILINE), key
-    assert table.count("\n| ") - 1 == len(PLANNED)

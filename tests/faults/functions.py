@@ -509,6 +509,30 @@ def names_foreign_memory_once(item: int, marker: str) -> int:
     return item
 
 
+class Connected:
+    """A class of which so many may be at the same time, as a server allows so many connections."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self.folder, self.most = folder, most
+
+    def __enter__(self) -> Connected:
+        for number in range(self.most):
+            try:
+                (self.folder / f"connection-{number}").mkdir()
+            except FileExistsError:
+                continue
+            self.mine = self.folder / f"connection-{number}"
+            return self
+        raise ConnectionRefusedError("too many connections")
+
+    def __exit__(self, *_: object) -> None:
+        self.mine.rmdir()
+
+    def __call__(self, item: int) -> int:
+        threading.Event().wait(0.01)
+        return item
+
+
 def until_there(path: Path) -> Iterator[int]:
     """Yield numbers until there is a file."""
     for number in itertools.count():

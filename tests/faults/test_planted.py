@@ -18,6 +18,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,10 @@ from unit import (
     test_store,
     test_throttle,
     test_topology,
+    test_worker_scaling,
 )
 
-from runner import chunk_sizing
+from runner import chunk_sizing, worker_scaling
 from runner.errors import UsageError
 from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
@@ -92,7 +94,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
-FLOORS += ("machines", "file tests", "lanes", "commands", "results")
+FLOORS += ("machines", "file tests", "ranges", "lanes", "commands", "results")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -157,6 +159,12 @@ def drops_and_orders() -> None:
     """Schedules some of whose queues drop items, or hand them out in another order."""
     for seed in range(20):
         crossed.check(seed, ranked=True, durable=seed % 3 == 0)
+
+
+def ranges_of_workers() -> None:
+    """Schedules in which tasks have any number of their ranges at any time."""
+    for seed in (1, 2, 9):
+        crossed.check_ranges(seed)
 
 
 def lanes() -> None:
@@ -349,6 +357,26 @@ def believe_the_dead(original: Any, self: Any, lease_id: int, suspects: range, f
 
 def counted_as_a_death(original: Any, self: Any, event: Any) -> None:
     original(self, msgspec.structs.replace(event, lost=False))
+
+
+def killed_to_shrink(_: Any, pool: Any, slot: Any, now: float) -> None:
+    """A worker that is too many is killed, and what it holds is given again."""
+    slot.surplus = slot.retiring = True
+    slot.task.engine.kill(slot.index)
+
+
+def replaced_although_too_many(original: Any, pool: Any, slot: Any, now: float) -> None:
+    original(pool, slot, now)
+    slot.surplus = False
+
+
+def decided_at_every_step(original: Any, self: Any, now: float) -> None:
+    self._looked_at = min(self._looked_at, now - 2 * worker_scaling.INTERVAL)
+    original(self, now)
+
+
+def without_regard_for_processors(original: Any, self: Any, _: float, share: float, *, is_long: bool) -> Any:
+    return original(self, inf, share, is_long=is_long)
 
 
 def heard_from_a_former_worker(original: Any, self: Any, node: Any, got: Any) -> None:
@@ -705,6 +733,7 @@ _LINE = "runner.ledger.subscriptions:Subscription"
 _SIZER = "runner.chunk_sizing:ChunkSizer"
 _SHUTDOWN = "runner.supervisor.shutdown:Shutdown"
 _TOPOLOGY = "runner.topology:Topology"
+_RESIZING, _POOL = "runner.supervisor.resizing:", "runner.supervisor.workers:WorkerPool"
 _OUTPUTS = "runner.worker.outputs:OutputBuffer"
 _CODEC = "runner.transport.item_codec"
 _READER, _WRITER = "runner.shm.reader", "runner.shm.writer"
@@ -860,6 +889,31 @@ BUGS: dict[str, Bug] = {
             ["a", "b"],
             "a\nb\n",
         ),
+    ),
+    # ranges
+    "a worker that is too many is killed": Bug(
+        "ranges", f"{_RESIZING}_dismiss_surplus", killed_to_shrink, ranges_of_workers
+    ),
+    "a worker that is too many is replaced": Bug(
+        "ranges", f"{_RESIZING}_dismiss_surplus", replaced_although_too_many, ranges_of_workers
+    ),
+    "numbers of workers change at every step": Bug(
+        "ranges", "runner.supervisor.autoscaler:Autoscaler.decide_when_due", decided_at_every_step, ranges_of_workers
+    ),
+    "a step that only made items slower is kept": Bug(
+        "ranges",
+        "runner.worker_scaling:_has_paid",
+        always(True),
+        partial(test_worker_scaling.test_what_only_makes_items_slower_is_taken_back, 4),
+    ),
+    "items that compute have more workers than cores": Bug(
+        "ranges",
+        "runner.worker_scaling:WorkerScaler._step_size",
+        without_regard_for_processors,
+        partial(test_worker_scaling.test_items_that_compute_have_the_cores_and_no_more, 8),
+    ),
+    "a worker of a range is missing when more are asked for": Bug(
+        "ranges", f"{_POOL}.start_again", nothing, ranges_of_workers
     ),
     # dispatch
     "a bound is one too large": Bug(
