@@ -74,7 +74,7 @@ def open_remote_engine(
         versions=_versions(plan),
         lost=settings.lost,
         invitation="" if is_launched else f"agents join with: runner agent --join {state / 'runs' / run / JOIN_FILE}",
-        worker_count=sum(len(task.config.workers) for task in tasks),
+        worker_count=sum(task.config.least_workers or len(task.config.workers) for task in tasks),
         print_output=print_output,
         finish_output=finish_output,
         weighed_tasks=weighed,

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, FakeWorker, Script, check_end, plan, task
 from lane_watch import LANES, LaneWatch, bucket_of, lane_of, lanes_hold
-from ranges import RandomDecisions, RangeOracle, with_ranges
+from ranges import RangeOracle, decide_by_chance, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper
 
-from runner import worker_scaling
 from runner.engines.engine_events import MessageReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.ledger.leases import Again
@@ -598,11 +597,9 @@ def run(  # noqa: C901  an oracle in one piece
 
 def check_ranges(seed: int, *, durable: bool = False, ranked: bool = False, laned: bool = False) -> Counter[str]:
     """Check a schedule in which tasks have ranges of workers, and any number of these at any time."""
-    draw, decisions = random.Random(f"interval {seed}"), RandomDecisions(seed)
+    interval = random.Random(f"interval {seed}").choice([0.01, 0.05, 0.5])
     with pytest.MonkeyPatch.context() as patch:
-        interval = draw.choice([0.01, 0.05, 0.5])
-        patch.setattr(worker_scaling, "INTERVAL", interval)
-        patch.setattr(worker_scaling.WorkerScaler, "decide", lambda self, load: decisions.decide(self, load))
+        decide_by_chance(patch, seed, interval)
         return check(seed, durable=durable, ranked=ranked, laned=laned, interval=interval)
 
 

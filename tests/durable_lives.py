@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_engine import FakeClock, FakeEngine, FakeReactor, Script, check_end, plan, random_plan, task
 from lane_watch import LANES, LaneWatch, lane_of, lanes_hold
-from ranges import RandomDecisions, with_ranges
+from ranges import decide_by_chance, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper, indices
 
-from runner import worker_scaling
 from runner.engines.engine_events import SignalReceived
 from runner.ledger.balance import TaskTally
 from runner.ledger.leases import Again
@@ -368,10 +367,8 @@ def expected_items(lives: Lives) -> tuple[dict[str, Counter[Any]], dict[str, Cou
 
 def check_ranges(seed: int, *, laned: bool = False) -> Lives:
     """One seed is one run with all its lives, whose tasks have ranges of workers: any number at any time."""
-    decisions = RandomDecisions(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker_scaling, "INTERVAL", random.Random(f"interval {seed}").choice([0.01, 0.1]))
-        patch.setattr(worker_scaling.WorkerScaler, "decide", lambda self, load: decisions.decide(self, load))
+        decide_by_chance(patch, seed, random.Random(f"interval {seed}").choice([0.01, 0.1]))
         return check_lives(seed, laned=laned, has_ranges=True)
 
 

@@ -16,6 +16,7 @@ from runner.events import TaskEnded, TaskStarted, WorkersChanged
 from runner.topology import Stage
 
 if TYPE_CHECKING:
+    import pytest
     from fake_engine import FakeEngine, FakeWorker
 
     from runner.supervisor.loop import Supervisor
@@ -49,6 +50,19 @@ class RandomDecisions:
         self.left -= 1
         before, scaler.number = scaler.number, self.draw.randint(scaler.least, scaler.most)
         return worker_scaling.ScalingDecision(scaler.number, before, "by chance") if scaler.number != before else None
+
+
+def decide_by_chance(patch: pytest.MonkeyPatch, seed: int, interval: float) -> None:
+    """Let chance decide the numbers of workers in all ranges; `interval` is the least time between two decisions."""
+    decisions = RandomDecisions(seed)
+
+    def decide(scaler: WorkerScaler, load: LoadSample) -> ScalingDecision | None:
+        if decisions.left == 0:  # hours may follow in which nothing is decided any more
+            patch.setattr(worker_scaling, "INTERVAL", 60.0)
+        return decisions.decide(scaler, load)
+
+    patch.setattr(worker_scaling, "INTERVAL", interval)
+    patch.setattr(worker_scaling.WorkerScaler, "decide", decide)
 
 
 class RangeOracle:

@@ -188,6 +188,14 @@ def test_jobs_caps_the_processes_of_tasks_with_inputs(project: Any, jobs: str, f
     assert f"{3 + first + second} processes and 4 threads" in outcome.out
 
 
+@pytest.mark.parametrize(("jobs", "told"), [("7", "9 to 10"), pytest.param("2", "5", marks=pytest.mark.slow)])
+def test_of_a_range_jobs_caps_the_most(project: Any, jobs: str, told: str) -> None:
+    text = CAPPED.replace("workers = 5", 'workers = "2..5"')
+    outcome = project({"tasks.toml": text, "plugins/work.py": WHO}).run("-j", jobs, "--dry-run")
+    assert outcome.exit == 0, outcome
+    assert f" {told} processes and 4 threads" in outcome.out
+
+
 @pytest.mark.slow
 def test_no_other_worker_executes_an_item(project: Any) -> None:
     made = project({"tasks.toml": CAPPED.replace("workers = 3", "workers = 1"), "plugins/work.py": WHO})

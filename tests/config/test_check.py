@@ -381,6 +381,22 @@ def test_what_a_function_declares_is_below_what_the_file_says(folder):
     (folder / "plugins" / "declares.py").unlink()
 
 
+def test_declared_workers_are_automatic_only_if_they_say_so(folder):
+    plugin = folder / "plugins" / "places.py"
+    plugin.write_text(
+        "from runner import task\n@task(workers='auto')\ndef all_places(item): ...\n"
+        "@task(workers=3)\ndef three(item): ...\n@task(workers='2..4')\ndef some(item): ...\n"
+    )
+    tables = "".join(f'[tasks.{name}]\ninputs = "q"\n' for name in ("all_places", "three", "some"))
+    found = check.check_everything(load(folder, QUEUE.replace("{}", '{ fanout = "share" }') + tables))
+    plugin.unlink()
+    assert found.problems == []
+    tasks = found.tasks
+    automatic = {name: task.auto_workers for name, task in tasks.items()}
+    assert automatic == {"all_places": True, "three": False, "some": False, "w": False}
+    assert (len(tasks["three"].workers), len(tasks["some"].workers), tasks["some"].least_workers) == (3, 4, 2)
+
+
 # -- raising ----------------------------------------------------------------------------------
 
 
