@@ -231,8 +231,7 @@ class RemoteEngine:
 
     def read_stack(self, slot: int) -> str:
         """Return the stack that has come since it was asked for."""
-        worker = self._workers.get(slot)
-        return "" if worker is None else worker.stack
+        return "" if (worker := self._workers.get(slot)) is None else worker.stack
 
     def resident_bytes(self, slot: int) -> int:
         """Return what was told last."""

@@ -847,7 +847,7 @@ BUGS: dict[str, Bug] = {
     "a letter's item is removed": Bug(
         "journal",
         f"{_LEDGER}.make_chunk",
-        lambda original, self, *args, origin=0, rank=0.0: original(self, *args),
+        lambda original, self, *args, origin=0, rank=0.0, bucket=0: original(self, *args),
         lives,
     ),
     "what an order held back leaves out of order when the run ends": Bug(
