@@ -525,6 +525,7 @@ def test_what_comes_after_a_source_that_had_failed_is_not_started_behind_its_bac
     assert noted(made, "one") in ([], ["4"]), "nobody reads what it makes, so it may end before its second item"
 
 
+@pytest.mark.slow
 def test_the_dead_items_of_a_run_that_was_killed_are_given_again_and_what_it_left_is_said(project: Any) -> None:
     tasks = LINE_OF_PROCESSES + '    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
     made = make(project, tasks, "one 3")

@@ -283,6 +283,7 @@ def test_no_command_outlives_runner(project: Any, number: int) -> None:
         assert "left" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_durable_run_that_was_killed_goes_on_where_it_was(project: Any) -> None:
     made = project({})
     text = "echo {} >> seen; test {} != 3 || test -e go || { echo $$ > here; sleep 1000; }; echo out {}"

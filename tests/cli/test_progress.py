@@ -166,6 +166,7 @@ def test_ctrl_c_leaves_a_usable_terminal(terminal):
     assert not any("running" in line for line in shown)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_takes_nothing_does_not_hold_up_the_run(terminal, tmp_path):
     """As after Ctrl-S: what is shown waits, what is done does not."""
     run = terminal(reads=False)

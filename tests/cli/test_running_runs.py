@@ -206,6 +206,7 @@ def test_a_process_that_has_the_number_of_a_run_by_now_is_not_signalled(
     assert "has just ended" in outcome.err
 
 
+@pytest.mark.slow
 def test_planted_a_stop_that_goes_by_the_number_alone_is_noticed(
     hold: Any, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +290,7 @@ def test_the_end_of_watching_is_not_the_end_of_the_run(project: Any) -> None:
     ended(running)
 
 
+@pytest.mark.slow
 def test_a_daemon_that_a_task_has_forked_does_not_keep_the_run_going(project: Any) -> None:
     work = """
         import os, signal

@@ -346,6 +346,7 @@ def test_threads_executors_files_and_atexit_end_as_in_any_program(mode: str, pro
     assert [line for line in outcome.lines if "bye" in line] == byes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_threads_that_do_not_end_are_named_and_cut_after_the_grace(mode: str, project: Make) -> None:
     outcome = project(one("leaves", mode)).run("tasks.toml", "--grace", "300ms", timeout=30)

@@ -42,6 +42,7 @@ def arrived_once(outcome: Any, collected: list[Any]) -> None:
     assert sorted(collected) == list(range(COUNT))
 
 
+@pytest.mark.slow
 def test_as_many_nodes_are_started_as_the_workers_need() -> None:
     outcome, collected = launched("2")
     arrived_once(outcome, collected)

@@ -128,6 +128,7 @@ def test_a_set_up_that_fails_for_the_fourth_worker_is_not_the_end_of_the_task(
     assert not outcome.of(events.ItemFailed)
 
 
+@pytest.mark.slow
 def test_a_machine_that_refuses_a_further_process_is_not_the_end_of_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     by_order(monkeypatch, 2, 4)
     start, started = ProcessEngine.start, []

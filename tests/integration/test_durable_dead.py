@@ -25,6 +25,7 @@ def command(made: Durable, *args: str, verb: str = "dead") -> Any:
     return made.project.run(*args, verb=verb)
 
 
+@pytest.mark.slow
 def test_dead_items_are_given_again_in_the_same_run(project: Any) -> None:
     made = dead_run(project)
     (run,) = made.runs()

@@ -43,6 +43,7 @@ def chain(collected: list[Any], *middle: Any, count: int = COUNT, seconds: float
     )
 
 
+@pytest.mark.slow
 def test_an_agent_is_killed_while_arrays_are_under_way(tmp_path: Path) -> None:
     collected: list[Any] = []
     middle = task("middle", blobs.strikes_agent, "a", "b", workers=2, args=(COUNT // 2, tmp_path / "struck"))

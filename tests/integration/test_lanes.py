@@ -151,6 +151,7 @@ def test_one_customer_is_served_in_order_and_by_one(project: Any, call: str, mod
     assert out == [number for number in range(count) if not dead or number % 40 != 7]
 
 
+@pytest.mark.slow
 def test_a_durable_run_keeps_its_lanes_when_it_goes_on_with_other_workers(project: Any) -> None:
     count = 400
     text = FILE.format(count=count, mode="process", call="serve", more="with = { seconds = 0.004 }")
@@ -170,6 +171,7 @@ def test_a_durable_run_keeps_its_lanes_when_it_goes_on_with_other_workers(projec
     check_log(log.read_text().splitlines(), count)
 
 
+@pytest.mark.slow
 def test_a_durable_run_does_not_go_on_with_other_lanes(project: Any) -> None:
     text = FILE.format(count=2000, mode="process", call="serve", more="with = { seconds = 0.004 }")
     run = Durable(project, text.replace('title = "Lanes"', ""), 2000, **{"plugins/shop.py": PLUGIN})

@@ -705,6 +705,7 @@ def test_no_command_outlives_a_run_that_is_ended(mode, project):
     assert not (made.path / "out.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_timeout_of_a_task_kills_the_command_as_well(project):
     text = HANGS.replace("MODE", "process").replace("[tasks.shell]", '[tasks.shell]\ntimeout = "500ms"')
     made = project({"tasks.toml": text})

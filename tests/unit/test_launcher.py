@@ -181,6 +181,7 @@ def test_its_end_is_the_end_of_its_input(machine):
     it.launcher.close()
 
 
+@pytest.mark.slow
 def test_one_that_does_not_end_is_killed_and_so_is_what_it_has_started(machine, monkeypatch):
     monkeypatch.setattr(launcher, "_END_SECONDS", 0.2)
     it = machine(
