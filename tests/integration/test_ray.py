@@ -364,9 +364,8 @@ def test_a_run_without_a_cluster_starts_one_and_ends_it(project):
 
 def test_auto_workers_are_as_many_as_there_are_free_cpus(project):
     tasks = TASKS.replace('"ray"', '"ray"\n    [ray]\n    address = "local"').replace("workers = 4", 'workers = "auto"')
-    made = project(
-        {"tasks.toml": tasks, "plugins/work.py": "from runner import task\n\n@task\ndef square(item): ...\n"}
-    )
+    work = "from runner import task\n\n@task\ndef square(item):\n    return item\n"
+    made = project({"tasks.toml": tasks, "plugins/work.py": work})
     outcome = made.start("tasks.toml", "--json", "--progress", "none").finish(timeout=HANG)
     assert outcome.exit == 0, outcome
     (square,) = (task for task in json.loads(outcome.out)["tasks"] if task["name"] == "square")
