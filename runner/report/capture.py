@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from runner import forked_copies
@@ -85,6 +86,10 @@ class _Stream(io.TextIOWrapper):
         """Nothing: others still print."""
 
 
+#: `print` of a thread that goes on when the capture ends uses `sys.stdout` without a reference of its own.
+_recent_streams: deque[_Stream] = deque(maxlen=8)
+
+
 class ThreadCapture:
     """While it is entered, everything that this process's threads and children print goes through the printer."""
 
@@ -148,8 +153,8 @@ class ThreadCapture:
             self._sources.append(self.printer.attach_pipe(self._only_name, read_end, stream))
         self._fork_hook = forked_copies.ForkHook(self._abandon_in_fork)
         stdio.buffer_c_by_line()
-        sys.stdout = _Stream(self, "out", 1)
-        sys.stderr = _Stream(self, "err", 2)
+        _recent_streams.extend((_Stream(self, "out", 1), _Stream(self, "err", 2)))
+        sys.stdout, sys.stderr = _recent_streams[-2], _recent_streams[-1]
         return self
 
     def __exit__(self, *_: object) -> None:
