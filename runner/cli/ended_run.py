@@ -67,3 +67,15 @@ def leave_ended_run(
         shown = {key: value for key, value in record.items() if key != "series"}
         document(json.dumps(shown or {"run": folder.name, "exit_code": code}, indent=2))
     raise typer.Exit(0 if dead_ok and code == EXIT_DEAD else code)
+
+
+def describe_ended_run(folder: Path) -> tuple[int | None, str]:
+    """Return the exit code of a run that goes on no more, None where it has left none, and its end in words."""
+    from runner.cli.listing import describe_outcome_of
+    from runner.report.record import describe_exit_code
+
+    record = records.read_unchecked(folder / records.RECORD_FILE)
+    code = record.get("exit_code")
+    if not isinstance(code, int):
+        return None, f"run {folder.name} has ended without a word: it was killed, or its record was not kept"
+    return code, f"run {folder.name} {describe_exit_code(code)} (exit {code})  {describe_outcome_of(record)}"

@@ -98,9 +98,7 @@ def run(
     web: Annotated[
         bool, Option("--web", help="Serve the page of the run while it goes on, on this machine only.")
     ] = False,
-    port: Annotated[
-        int, Option(metavar="N", min=0, max=65535, help="The port of --web. Default: any that is free.")
-    ] = 0,
+    port: shared.PortOption = 0,
     quiet: shared.QuietOption = False,
     verbose: shared.VerboseOption = False,
     color: shared.ColorOption = "auto",

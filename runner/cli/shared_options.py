@@ -151,6 +151,7 @@ QuietOption = Annotated[bool, Option("--quiet", "-q", help="Only errors, and the
 VerboseOption = Annotated[
     bool, Option("--verbose", "-v", help="Print what each task did, even if the run was short and went well.")
 ]
+PortOption = Annotated[int, Option(metavar="N", min=0, max=65535, help="The port of --web. Default: any that is free.")]
 NotifyOption = Annotated[
     str | None,
     Option(metavar="COMMAND", help="Execute COMMAND of the shell at the end, with the outcome in its environment."),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from runner.cli.ended_run import describe_ended_run
 from runner.cli.shared_options import DEFAULT_STATE, StateOption
 from runner.errors import UsageError
 from runner.text import printable_line
@@ -74,7 +75,9 @@ def stop(
         else:
             sys.stderr.write(f"run {chosen.run} (process {holder.pid}) has been told to stop; waiting for its end\n")
             process.wait()
-    raise typer.Exit(_tell_end(chosen.folder))
+    code, text = describe_ended_run(chosen.folder)
+    sys.stderr.write(f"{text}\n")
+    raise typer.Exit(1 if code is None else code)
 
 
 def _select(state: Path, run: str) -> RunningRun:
@@ -151,18 +154,3 @@ def _wait_for_stopping(folder: Path) -> None:
     until = time.monotonic() + _HEARD_SECONDS
     while STOPPING not in read_status(folder) and time.monotonic() < until and find_holder(folder) is not None:
         time.sleep(_PAUSE)
-
-
-def _tell_end(folder: Path) -> int:
-    """Say how a run has ended; return its exit code, 1 where it has left none."""
-    from runner.cli.listing import describe_outcome_of
-    from runner.report.record import describe_exit_code
-    from runner.store import records
-
-    record = records.read_unchecked(folder / records.RECORD_FILE)
-    code = record.get("exit_code")
-    if not isinstance(code, int):
-        sys.stderr.write(f"run {folder.name} has ended without a word: it was killed, or its record was not kept\n")
-        return 1
-    sys.stderr.write(f"{describe_exit_code(code)} (exit {code})  {describe_outcome_of(record)}\n")
-    return code

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from runner import events
-from runner.cli.shared_options import DEFAULT_STATE, StateOption
+from runner.cli.ended_run import describe_ended_run
+from runner.cli.shared_options import DEFAULT_STATE, PortOption, StateOption
 from runner.cli.streams import claim_stdout
 from runner.errors import UsageError
 from runner.report.progress import ProgressTracker
@@ -43,9 +44,7 @@ def top(
     once: Annotated[bool, Option("--once", help="Show it once, and leave.")] = False,
     as_json: Annotated[bool, Option("--json", help="A line of JSON a second, as `run --progress json` does.")] = False,
     web: Annotated[bool, Option("--web", help="Serve the page of the run, on this machine only.")] = False,
-    port: Annotated[
-        int, Option(metavar="N", min=0, max=65535, help="The port of --web. Default: any that is free.")
-    ] = 0,
+    port: PortOption = 0,
 ) -> None:
     """Watch a run that is going on: tasks, queues, what limits it. Ctrl-C ends the watching, never the run.
 
@@ -135,15 +134,7 @@ class RunWatch:
 
     def describe_end(self) -> str:
         """Return how the run has ended, in a line."""
-        from runner.cli.listing import describe_outcome_of
-        from runner.report.record import describe_exit_code
-        from runner.store import records
-
-        record = records.read_unchecked(self.folder / records.RECORD_FILE)
-        code = record.get("exit_code")
-        if not isinstance(code, int):
-            return f"run {self.run} has ended without a word: it was killed, or its record was not kept"
-        return f"run {self.run} {describe_exit_code(code)} (exit {code})  {describe_outcome_of(record)}"
+        return describe_ended_run(self.folder)[1]
 
 
 def _serve(watch: RunWatch, port: int) -> None:

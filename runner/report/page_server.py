@@ -162,11 +162,14 @@ class _PageHandler(BaseHTTPRequestHandler):
         return rest
 
     def _send(self, status: HTTPStatus, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        self._send_head(status, {**(headers or {}), "Content-Length": str(len(body))})
+        self.wfile.write(body)
+
+    def _send_head(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
         self.send_response(status)
-        for name, value in {**_HEADERS, **(headers or {}), "Content-Length": str(len(body))}.items():
+        for name, value in {**_HEADERS, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
 
     def _stream_changes(self) -> None:
         if not self.pages.enter_viewer():
@@ -174,10 +177,7 @@ class _PageHandler(BaseHTTPRequestHandler):
             return
         try:
             with contextlib.suppress(OSError):  # it has gone, or takes nothing
-                self.send_response(HTTPStatus.OK)
-                for name, value in {**_HEADERS, "Content-Type": "text/event-stream"}.items():
-                    self.send_header(name, value)
-                self.end_headers()
+                self._send_head(HTTPStatus.OK, {"Content-Type": "text/event-stream"})
                 number, is_last = 0, False
                 while not is_last:
                     before = number
