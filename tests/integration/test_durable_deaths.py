@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from integration.test_durable import Durable, numbers, slow
 
+from runner.transport.lease_page import CELLS_FILE
+from runner.transport.progress_page import PAGE_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -159,7 +162,7 @@ def crashes(made: Durable) -> list[int]:
 @pytest.mark.parametrize("mode", ["process", slow("thread")])
 def test_an_item_that_is_executed_when_runner_is_killed_gets_one_crash(project: Any, mode: str) -> None:
     made = deadly(project, "waits", mode, count=3)
-    made.go("run", lambda: (made.path / "executed").exists())
+    made.go("run", lambda: has_begun(made))
     running = made.project.start("--progress", "none", verb="resume")
     wait_until(lambda: len(made.lines("executed")) == 2)
     assert crashes(made) == [1]
@@ -182,7 +185,8 @@ def test_an_item_that_is_executed_when_runner_is_killed_gets_one_crash(project: 
 def test_a_run_that_is_stopped_blames_nothing(project: Any, mode: str, second: int) -> None:
     made = deadly(project, "waits", mode, count=3)
     running = made.project.start("--progress", "none", "tasks.toml")
-    wait_until((made.path / "executed").exists)
+    wait_until(lambda: has_begun(made))
+    assert counts(made)
     os.kill(running.process.pid, signal.SIGINT)
     wait_until(lambda: not counts(made))
     os.kill(running.process.pid, second)
@@ -195,7 +199,12 @@ def test_a_run_that_is_stopped_blames_nothing(project: Any, mode: str, second: i
     assert made.lines() == numbers(3)
 
 
+def has_begun(made: Durable) -> bool:
+    log = made.path / "executed"
+    return log.exists() and len(log.read_text().splitlines()) == 1
+
+
 def counts(made: Durable) -> bool:
     """Whether what the page shows counts."""
     (run,) = made.runs()
-    return (made.path / ".runner/runs" / run / "cells").read_bytes()[(1 << 16) + 8] == 1
+    return (made.path / ".runner/runs" / run / CELLS_FILE).read_bytes()[PAGE_BYTES + 8] == 1

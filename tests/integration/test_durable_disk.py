@@ -189,7 +189,9 @@ mode = "thread"
 def test_neither_a_worker_nor_a_daemon_that_a_task_has_forked_has_the_lock_of_the_run(project: Any) -> None:
     made = project({"tasks.toml": HOLDING, "plugins/jobs.py": HOLDS})
     running = made.start("--progress", "none", "tasks.toml")
-    wait_for(lambda: (made.path / "process").exists() and (made.path / "pid").exists())
+    wait_for(
+        lambda: (made.path / "process").exists() and (made.path / "pid").exists() and (made.path / "pid").read_text()
+    )
     daemon = psutil.Process(int((made.path / "pid").read_text()))
     try:
         (folder,) = (made.path / ".runner/runs").iterdir()

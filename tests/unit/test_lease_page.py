@@ -18,7 +18,7 @@ from runner.store.durable_folder import DurableFolder
 from runner.supervisor.resume import MessagePacker
 from runner.transport import lease_page
 from runner.transport.lease_page import ExecutingRange, LeasePage, LeasePageHead, read_executing
-from runner.transport.progress_page import ProgressPage, pack_burst
+from runner.transport.progress_page import PAGE_BYTES, ProgressPage, pack_burst
 from runner.worker import orderly_exit
 
 if TYPE_CHECKING:
@@ -156,10 +156,10 @@ def test_a_file_that_was_cut_or_is_not_what_it_was_is_nothing_or_names_other_ite
     life.show(life.lease(*PARTS), 0)
     whole = life.path.read_bytes()
     torn = tmp_path / "torn"
-    for length in (0, 1, 1 << 16, (1 << 16) + 30, len(whole) - 1):
+    for length in (0, 1, PAGE_BYTES, PAGE_BYTES + 30, len(whole) - 1):
         torn.write_bytes(whole[:length])
         assert read_executing(torn, "boot") == ("", [])
-    head, entries = 1 << 16, lease_page._ENTRIES_AT
+    head, entries = PAGE_BYTES, lease_page._ENTRIES_AT
     for at in (*range(32, 48), *range(head, head + 64), *range(entries, entries + 3 * 56)):
         torn.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         _, found = read_executing(torn, "boot")
