@@ -82,7 +82,10 @@ def commands(text: str) -> list[tuple[str, str]]:
 
 
 def runs() -> list[object]:
-    """The files of tasks; slow those that a console block of their page runs as well, with what it prints."""
+    """The files of tasks; slow those that a console block of their page runs as well, with what it prints.
+
+    And those of reference and explanation, which are many.
+    """
     found = []
     for example in examples("toml", files=True):
         page, block = example.values
@@ -90,7 +93,8 @@ def runs() -> list[object]:
         short = command.replace(" tasks.toml", "", 1)  # the file that `run` takes when none is named
         shown = "".join(one.text for one in blocks(page) if one.language == "console")
         twice = any(line.partition("#")[0].strip() in (command, short) for line, _ in commands(shown))
-        found.append(pytest.param(page, block, id=example.id, marks=pytest.mark.slow if twice else ()))
+        is_many = page.parent.name in {"reference", "explanation"}
+        found.append(pytest.param(page, block, id=example.id, marks=pytest.mark.slow if twice or is_many else ()))
     return found
 
 

@@ -151,6 +151,7 @@ def test_two_machines_of_one_name_are_told_apart(rig):
     assert {joined.node for joined in made.of(events.NodeJoined)} == {"same", "same-2"}
 
 
+@pytest.mark.slow
 def test_another_version_is_refused_by_both_ends(rig, monkeypatch):
     monkeypatch.setattr(versions, "__version__", "9.9")
     made = rig(agents=1)
@@ -292,6 +293,7 @@ def test_output_waits_for_who_prints_it_and_comes_before_the_death(rig):
 # -- whole runs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_time_limit_kills_over_there_and_shows_the_stack():
     collected: list[Any] = []
     made = plan(
@@ -499,6 +501,7 @@ NODES = """
 """
 
 
+@pytest.mark.slow
 def test_a_function_knows_its_machine_and_so_does_the_record(project, tmp_path: Path):
     work = """
         import time
@@ -556,6 +559,7 @@ AUTO = """
 """
 
 
+@pytest.mark.slow
 def test_auto_workers_are_one_for_each_place_also_of_machines_that_join_late(project, tmp_path: Path):
     work = """
         import time
@@ -585,6 +589,7 @@ def test_auto_workers_are_one_for_each_place_also_of_machines_that_join_late(pro
     assert [task["done"] for task in record["tasks"] if task["name"] == "tell"] == [500]
 
 
+@pytest.mark.slow
 def test_a_machine_that_refuses_starts_is_not_asked_again_while_there_is_another(rig):
     made = rig(agents=0)
     for name, places in (("sick", 8), ("well", 2)):

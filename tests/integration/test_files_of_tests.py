@@ -9,7 +9,7 @@ from helpers import ROOT
 from runner.testing import file_tests
 
 test_the_tutorial = file_tests("../../tasks.toml")
-test_etl = file_tests("../../examples/etl/tasks.toml")
+test_etl = pytest.mark.slow(file_tests("../../examples/etl/tasks.toml"))
 test_the_classic_tutorial = pytest.mark.slow(file_tests("../../examples/tutorial/tasks.toml"))
 test_census = pytest.mark.slow(file_tests("../../examples/census/tasks.toml"))
 test_shell = pytest.mark.slow(file_tests("../../examples/shell/tasks.toml"))

@@ -36,7 +36,7 @@ def also_slow(*values: object) -> list[object]:
 
 
 @pytest.mark.parametrize("cost", [*COSTS[::2], *also_slow(*COSTS[1::2])])
-@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [3, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_chunk_is_a_slice_of_work_after_fifty_milliseconds(cost: float, workers: int) -> None:
     count = min(700_000 * workers, max(10 * workers, int(0.2 * workers / cost)))
     done = work(count, lambda _: cost, workers)
