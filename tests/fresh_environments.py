@@ -139,7 +139,7 @@ def project_table() -> dict[str, Any]:
         return dict(tomllib.load(file)["project"])
 
 
-def lowest_versions(*extras: str) -> list[str]:
+def lowest_versions(*extras: str) -> list[Requirement]:
     """Return a constraint `name==X` for each `name>=X` that runner, or an extra, requires."""
     table = project_table()
     required = list(table["dependencies"])
@@ -150,5 +150,5 @@ def lowest_versions(*extras: str) -> list[str]:
         requirement = Requirement(text)
         [bound] = requirement.specifier
         assert bound.operator == ">=", text
-        pinned.append(f"{requirement.name}=={bound.version}")
+        pinned.append(Requirement(f"{requirement.name}=={bound.version}"))
     return pinned
