@@ -139,6 +139,13 @@ def project_table() -> dict[str, Any]:
         return dict(tomllib.load(file)["project"])
 
 
+def classified_pythons() -> list[str]:
+    """Return the versions of Python that the classifiers name."""
+    prefix = "Programming Language :: Python :: 3."
+    found = [name.removeprefix(prefix) for name in project_table()["classifiers"] if name.startswith(prefix)]
+    return [f"3.{minor}" for minor in sorted(found, key=int)]
+
+
 def lowest_versions(*extras: str) -> list[Requirement]:
     """Return a constraint `name==X` for each `name>=X` that runner, or an extra, requires."""
     table = project_table()
