@@ -128,7 +128,7 @@ def copy_repository(target: Path, names: list[str]) -> None:
 
 def build_distributions(source: Path, out: Path, *, python: str = sys.executable, **variables: str) -> Distributions:
     """Build a source distribution and a wheel by the backend itself, without an environment of its own."""
-    execute(python, "-m", "hatchling", "build", "-d", str(out), cwd=source, **variables)
+    execute(python, "-m", "hatchling", "build", "-d", str(out), cwd=source, exit_code=0, **variables)
     [sdist], [wheel] = out.glob("*.tar.gz"), out.glob("*.whl")
     return Distributions(sdist, wheel)
 

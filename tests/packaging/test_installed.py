@@ -80,7 +80,7 @@ def bare(distributions: Distributions, tmp_path_factory: pytest.TempPathFactory)
 # --- every Python ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [*classified_pythons(), "3.13t", "3.14t"])
+@pytest.mark.parametrize("version", [*classified_pythons(), "3.14t"])
 def test_a_job_is_made_run_and_tested_in_an_empty_folder(distributions, tmp_path, version):
     python = find_python(version)
     if python is None:
