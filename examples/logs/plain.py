@@ -6,10 +6,9 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import pyarrow
-from pyarrow.parquet import ParquetWriter
-
+import pyarrow as pa
 from plugins.logs import COLUMNS, lines_of, parse
+from pyarrow.parquet import ParquetWriter
 
 TYPES = dict.fromkeys(COLUMNS, "string") | dict.fromkeys(("line", "status", "bytes"), "int64")
 
@@ -26,7 +25,7 @@ def parse_file(path):
 
 if __name__ == "__main__":
     logs, database, parquet, broken = sys.argv[1:]
-    schema = pyarrow.schema(list(TYPES.items()))
+    schema = pa.schema(list(TYPES.items()))
     with (
         ProcessPoolExecutor() as pool,
         sqlite3.connect(database) as table,
@@ -37,5 +36,5 @@ if __name__ == "__main__":
         insert = f"INSERT OR REPLACE INTO requests VALUES({', '.join('?' * len(COLUMNS))})"
         for requests, letters in pool.map(parse_file, sorted(Path(logs).rglob("*.log"))):
             table.executemany(insert, requests)
-            writer.write_table(pyarrow.table(dict(zip(COLUMNS, zip(*requests))), schema))
+            writer.write_table(pa.table(dict(zip(COLUMNS, zip(*requests))), schema))
             dead.writelines(json.dumps(letter) + "\n" for letter in letters)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,9 +45,7 @@ def plain(folder: Path, *args: str) -> str:
     """Run the example's plain version, and return what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "plain.py", *args]
-    done = subprocess.run(
-        command, cwd=folder, check=True, capture_output=True, text=True, timeout=100, env=environment
-    )
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=100, env=environment)
     return done.stdout
 
 
@@ -75,3 +76,69 @@ def test_logs(readme):
     )
     assert broken == same
     assert len(broken) == 20
+
+
+@pytest.mark.slow
+@needs("PIL")
+def test_thumbnails(readme):
+    folder = readme("thumbnails")
+    plain(folder, "pictures", "plain", "plain.csv")
+    assert (folder / "index.csv").read_bytes() == (folder / "plain.csv").read_bytes()
+    written = {path.relative_to(folder / "plain"): path.read_bytes() for path in (folder / "plain").rglob("*.jpg")}
+    assert len(written) == 57
+    for path, content in written.items():
+        assert (folder / "thumbnails" / path).read_bytes() == content
+    assert len(list((folder / "icons").rglob("*.jpg"))) == 57
+
+
+@pytest.mark.slow
+@needs("sklearn")
+def test_scoring(readme):
+    folder = readme("scoring")
+    plain(folder, "model.joblib", "plain.csv")
+    expected = (folder / "plain.csv").read_text().splitlines()
+    assert (folder / "scores.csv").read_text().splitlines() == expected
+    assert len(expected) == 8986
+
+
+@pytest.mark.slow
+def test_montecarlo(readme):
+    folder = readme("montecarlo")
+    plain(folder, "plain.json")
+    assert json.loads((folder / "estimate.json").read_text()) == json.loads((folder / "plain.json").read_text())
+
+
+#: Says that the estimate has begun, so that the test knows when to kill the run.
+WATCH = """
+    from pathlib import Path
+
+    from runner import events, hookimpl
+
+
+    @hookimpl
+    def runner_event(event):
+        if isinstance(event, events.Progress) and event.tasks["estimate"].done > 2:
+            Path("begun").touch()
+"""
+
+
+@pytest.mark.slow
+def test_monte_carlo_killed_and_resumed_gives_the_same_digits(tmp_path):
+    made = Project(tmp_path / "montecarlo")
+    shutil.copytree(EXAMPLES / "montecarlo", made.path, ignore=shutil.ignore_patterns("__pycache__", ".runner"))
+    made.write({"plugins/watch.py": WATCH})
+    running = made.start("-p", "count=60", "-p", "years=2000", "--progress", "none")
+    end, pause = time.monotonic() + 60, threading.Event()
+    while not (made.path / "begun").exists() and running.process.poll() is None:
+        assert time.monotonic() < end, "nothing is estimated"
+        pause.wait(0.01)
+    running.process.kill()
+    assert running.finish().exit == -signal.SIGKILL
+    assert not (made.path / "estimate.json").exists()
+
+    outcome = made.run("--progress", "none", verb="resume")
+
+    assert outcome.exit == 0, outcome
+    assert "60 read = 60 done + 0 dead + 0 dropped + 0 left" in outcome.err
+    plain(made.path, "plain.json", "60", "2000")
+    assert (made.path / "estimate.json").read_bytes() == (made.path / "plain.json").read_bytes()

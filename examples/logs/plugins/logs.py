@@ -66,12 +66,12 @@ class Parquet:
     """Writes each batch as one row group, beside the file, which is there once it is whole."""
 
     def __init__(self, *, path: str) -> None:
-        import pyarrow as arrow  # here: the workers that parse have no need for it
+        import pyarrow as pa  # here: the workers that parse have no need for it
         from pyarrow.parquet import ParquetWriter
 
         types = dict.fromkeys(COLUMNS, "string") | dict.fromkeys(("line", "status", "bytes"), "int64")
-        self.path, self.part, self.table = Path(path), Path(f"{path}.part"), arrow.table
-        self.schema = arrow.schema(list(types.items()))
+        self.path, self.part, self.table = Path(path), Path(f"{path}.part"), pa.table
+        self.schema = pa.schema(list(types.items()))
         self.writer = ParquetWriter(self.part, self.schema)
 
     def __enter__(self) -> "Parquet":
