@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,6 @@ from helpers import ROOT, Project, needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 EXAMPLES = ROOT / "examples"
 
@@ -142,3 +142,55 @@ def test_monte_carlo_killed_and_resumed_gives_the_same_digits(tmp_path):
     assert "60 read = 60 done + 0 dead + 0 dropped + 0 left" in outcome.err
     plain(made.path, "plain.json", "60", "2000")
     assert (made.path / "estimate.json").read_bytes() == (made.path / "plain.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_polite_crawl(readme, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    folder = readme("crawl")
+    pages = [json.loads(line) for line in (folder / "pages.jsonl").read_text().splitlines()]
+    assert len({page["url"] for page in pages}) == len(pages) == 36
+    assert {page["status"] for page in pages} == {200}
+    forbidden = (folder / "forbidden.txt").read_text().splitlines()
+    assert len(forbidden) == 3
+    assert all(url.endswith("/private") for url in forbidden)
+
+
+@pytest.mark.slow
+def test_commands_on_many_files(readme):
+    folder = readme("shell")
+    plain(folder, ".", "*.*", "plain.txt")
+    lines = [line for line in (folder / "plain.txt").read_text().splitlines() if ".txt" not in line]
+    assert (folder / "checksums.txt").read_text().splitlines() == lines
+
+
+@pytest.mark.slow
+def test_orders_that_are_mended(readme):
+    folder = readme("etl")
+    plain(folder, "orders.csv", "plain.db")
+    query = 'SELECT * FROM orders ORDER BY "order"'
+    assert rows(folder / "orders.db", query) == rows(folder / "plain.db", query)
+
+
+@pytest.mark.slow
+def test_a_census_on_two_agents_gives_the_same_file(tmp_path):
+    made = Project(tmp_path / "census")
+    shutil.copytree(EXAMPLES / "census", made.path, ignore=shutil.ignore_patterns("__pycache__", ".runner"))
+    root = f"-p root={Path(json.__file__).parent.parent / 'concurrent'}"
+    (script,) = (block.text for block in blocks(made.path / "README.md") if "--engine agents" in block.text)
+    assert script.count("runner run ") == 1
+    script = script.replace("pip install", "# pip install").replace("runner run ", f"runner run {root} ")
+    outcome = made.run("-p", f"root={Path(json.__file__).parent.parent / 'concurrent'}")
+    assert outcome.exit == 0, outcome
+    command = made.path / "bin" / "runner"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m runner "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=made.path, capture_output=True, text=True, timeout=100, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "node `one` has joined" in done.stderr
+    assert "node `two` has joined" in done.stderr
+    assert (made.path / "agents.json").read_bytes() == (made.path / "census.json").read_bytes() != b""
