@@ -63,10 +63,10 @@ if __name__ == "__main__":
     params = ["-p", f"start=http://{hosts[0].name}/"]
     if "polite" in sys.argv[1]:
         params += ["-p", "hosts=" + ",".join(host.name for host in hosts[1:])]
-    status = subprocess.run([sys.executable, "-m", "runner", "run", *sys.argv[1:], *params]).returncode
+    done = subprocess.run([sys.executable, "-m", "runner", "run", *sys.argv[1:], *params], check=False)
     for number, host in enumerate(hosts, 1):
         private = sum(path.startswith("/private") for path in host.asked)
-        print(f"host {number}: {len(host.asked)} requests, {host.most} at a time, {private} for forbidden pages", end="")
-        print(f", at least {host.gap:.2f}s apart" if len(host.asked) > 1 else "")
+        gap = f", at least {host.gap:.2f}s apart" if len(host.asked) > 1 else ""
+        print(f"host {number}: {len(host.asked)} requests, {host.most} at a time, {private} for forbidden pages{gap}")
         host.shutdown()
-    sys.exit(status)
+    sys.exit(done.returncode)
