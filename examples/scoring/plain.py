@@ -1,12 +1,12 @@
-"""The same with a pool and no runner: `plain.py MODEL SCORES [TIMES]`. The model is there already."""
+"""The same with a pool and no runner: `plain.py MODEL PICTURES SCORES`."""
 
 import csv
+import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 
 import joblib
-from plugins.scoring import pictures
 
 
 def load(path):
@@ -14,21 +14,24 @@ def load(path):
     model = joblib.load(path)
 
 
-def score(batch):
-    chances = model.predict_proba([shades for _, shades in batch]).tolist()
-    return [(number, row.index(max(row)), max(row)) for (number, _), row in zip(batch, chances)]
+def score(pictures):
+    chances = model.predict_proba([picture["shades"] for picture in pictures]).tolist()
+    return [(picture["picture"], row.index(max(row)), max(row)) for picture, row in zip(pictures, chances)]
 
 
-def batches(items, size):
-    items = iter(items)
-    while batch := list(islice(items, size)):
+def batches(lines, size):
+    while batch := [json.loads(line) for line in islice(lines, size)]:
         yield batch
 
 
 if __name__ == "__main__":
-    path, scores, times = (*sys.argv[1:], "5")[:3]
-    with ProcessPoolExecutor(initializer=load, initargs=(path,)) as pool, open(scores, "w", newline="") as file:
+    path, pictures, scores = sys.argv[1:]
+    with (
+        ProcessPoolExecutor(initializer=load, initargs=(path,)) as pool,
+        open(pictures) as lines,
+        open(scores, "w", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["picture", "digit", "certainty"])
-        for rows in pool.map(score, batches(pictures(times=int(times)), 500)):  # reads all pictures at once
+        for rows in pool.map(score, batches(lines, 500)):  # reads all pictures at once
             writer.writerows(rows)

@@ -91,11 +91,12 @@ def test_thumbnails(readme):
     assert len(list((folder / "icons").rglob("*.jpg"))) == 57
 
 
+@pytest.mark.timeout(300)  # scikit-learn takes seconds of each process to import, and more on a busy machine
 @pytest.mark.slow
 @needs("sklearn")
 def test_scoring(readme):
     folder = readme("scoring")
-    plain(folder, "model.joblib", "plain.csv")
+    plain(folder, "model.joblib", "pictures.jsonl", "plain.csv")
     expected = (folder / "plain.csv").read_text().splitlines()
     assert (folder / "scores.csv").read_text().splitlines() == expected
     assert len(expected) == 8986

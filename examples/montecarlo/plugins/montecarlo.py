@@ -46,7 +46,8 @@ class Estimate:
 
     def __init__(self, context: Context, *, out: str) -> None:
         self.out = Path(out)
-        self.years, self.total, self.squares = context.saved or (0, 0.0, 0.0)
+        saved: Sums = context.saved or (0, 0.0, 0.0)
+        self.years, self.total, self.squares = saved
 
     def __enter__(self) -> "Estimate":
         return self
