@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, needs
 
 from runner.testing import file_tests
 
@@ -16,6 +16,11 @@ test_shell = pytest.mark.slow(file_tests("../../examples/shell/tasks.toml"))
 test_metrics = pytest.mark.slow(file_tests("../../examples/metrics/tasks.toml"))
 test_crawl = pytest.mark.slow(file_tests("../../examples/crawl/tasks.toml"))
 test_crawl_async = pytest.mark.slow(file_tests("../../examples/crawl/tasks-async.toml"))
+test_crawl_politely = pytest.mark.slow(file_tests("../../examples/crawl/tasks-polite.toml"))
+test_logs = needs("pyarrow")(pytest.mark.slow(file_tests("../../examples/logs/tasks.toml")))
+test_thumbnails = needs("PIL")(pytest.mark.slow(file_tests("../../examples/thumbnails/tasks.toml")))
+test_scoring = needs("sklearn")(pytest.mark.slow(file_tests("../../examples/scoring/tasks.toml")))
+test_montecarlo = file_tests("../../examples/montecarlo/tasks.toml")
 
 
 def test_each_file_is_here():
