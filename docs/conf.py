@@ -1,0 +1,56 @@
+"""How Sphinx makes the site; `python -m docs build` gives it the pages."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pygments.lexers.special import TextLexer
+
+from runner import __version__
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "runner"
+author = "the authors of runner"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+root_doc = "index"
+
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 4  # links such as file.md#tests, as code hosts have them; a dead one is a warning
+
+# Annotations name types of the standard library and of runner's inside, which have no page here; the inventories of
+# other projects would need a network.
+nitpick_ignore_regex = [("py:.*", ".*")]
+autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"runner {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
+html_theme_options = {"navigation_with_keys": True}
+pygments_style = "friendly"
+pygments_dark_style = "github-dark"
+
+
+def mark_code(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
+    """Turn what stands in backticks into literals: docstrings are plain text with `code`, as the pages have it.
+
+    All else in them, doctests too, is the same in reStructuredText, so autodoc serves, which imports what it describes:
+    the names of `runner` are loaded at their first use, and its dataclasses are made without `dataclasses`, which the
+    readers of source code (autoapi, autodoc2) do not see through.
+    """
+    lines[:] = [re.sub(r"`+([^`]+)`+", r"``\1``\\ ", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Register what the pages need beside Sphinx itself."""
+    app.add_lexer("walk", TextLexer)  # the walks of explanation/architecture.md
+    app.connect("autodoc-process-docstring", mark_code)
