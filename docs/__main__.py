@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 def main() -> int:
+    """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m docs", description="Make the documentation site.")
     verbs = parser.add_subparsers(required=True)
     build = verbs.add_parser("build", help="write the site; each warning is an error")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pygments.lexers.special import TextLexer
 
@@ -36,8 +37,6 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
-pygments_style = "friendly"
-pygments_dark_style = "github-dark"
 
 
 def mark_code(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
@@ -50,7 +49,24 @@ def mark_code(_app: Sphinx, _what: str, _name: str, _object: object, _options: o
     lines[:] = [re.sub(r"`+([^`]+)`+", r"``\1``\\ ", line) for line in lines]
 
 
+def describe_fields(_app: Sphinx, what: str, _name: str, made: type, _options: object, *signature: str) -> object:
+    """Return the arguments of a dataclass with their types; those that its repr leaves out are runner's own.
+
+    Autodoc would show no types, as `__init__` is made without them, and a mark in place of values made anew each time.
+    """
+    if what != "class" or not dataclasses.is_dataclass(made):
+        return ("", None) if what == "class" and Protocol in made.__bases__ else None
+    shown = []
+    for field in dataclasses.fields(made):
+        if field.init and field.repr:
+            default = "" if field.default is dataclasses.MISSING else f" = {field.default!r}"
+            made_anew = field.default_factory is not dataclasses.MISSING
+            shown.append(f"{field.name}: {field.type}{' = ...' if made_anew else default}")
+    return f"({', '.join(shown)})", None
+
+
 def setup(app: Sphinx) -> None:
     """Register what the pages need beside Sphinx itself."""
     app.add_lexer("walk", TextLexer)  # the walks of explanation/architecture.md
     app.connect("autodoc-process-docstring", mark_code)
+    app.connect("autodoc-process-signature", describe_fields)

@@ -1,4 +1,4 @@
-"""The examples of the repository as pages: what each README says, its files, and its topology as `runner graph` draws it."""
+"""The examples of the repository as pages: the README of each, its files, and what `runner graph` draws of them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Example:
 
     @property
     def tasks_files(self) -> list[Path]:
+        """Return the files that `runner run` takes."""
         return [file for file in self.files if _is_tasks_file(file)]
 
     @property
@@ -44,6 +45,7 @@ class Example:
 
     @property
     def title(self) -> str:
+        """Return the first heading."""
         return self.readme.partition("\n")[0].removeprefix("# ")
 
     @property
@@ -62,6 +64,7 @@ class Example:
         return {self.folder: self.page, self.folder / "README.md": self.page, **files}
 
     def drawing(self, file: Path) -> str:
+        """Return the place on the site of the drawing of a file of tasks."""
         name = file.relative_to(self.folder).with_suffix(".svg").as_posix().replace("/", "-")
         return f"{self.page.removesuffix('.md')}-{name}"
 
@@ -72,14 +75,18 @@ class Example:
                 graph(str(file), format_="svg")
             yield self.drawing(file), picture.getvalue()
 
+    def picture(self, file: Path, *classes: str) -> str:
+        """Return the Markdown that shows the drawing of a file of tasks."""
+        name, shows = self.drawing(file).rpartition("/")[2], f"The tasks of {file.relative_to(self.folder).as_posix()}"
+        return f"```{{image}} {name}\n:alt: {shows}\n:class: {' '.join(['drawing', *classes])}\n```"
+
     def listing(self) -> str:
         """Return the files as Markdown, each below its own heading and its drawing."""
         parts = []
         for name, file in zip(self.headings(), self.files, strict=True):
             parts.append(f"## `{name}`")
             if file in self.tasks_files:
-                drawing = self.drawing(file).rpartition("/")[2]
-                parts.append(f"```{{image}} {drawing}\n:alt: The tasks of {name}\n:class: drawing\n```")
+                parts.append(self.picture(file))
             text = file.read_text(encoding="utf-8").rstrip("\n")
             parts.append(f"````{_LANGUAGES[file.suffix]}\n{text}\n````")
         return "\n\n".join(parts) + "\n"
@@ -92,7 +99,7 @@ def find_examples(folder: Path) -> list[Example]:
     found = []
     for root in sorted(roots - {folder}):
         own = [path for path in sorted(root.rglob("*")) if _is_shown(path, root) and _nearest(path, roots) == root]
-        files = sorted(own, key=lambda path: (not _is_tasks_file(path), path))
+        files = sorted(own, key=lambda path: (not _is_tasks_file(path), path.name != "tasks.toml", path))
         page = "gallery/" + "-".join(root.relative_to(folder).parts) + ".md"
         found.append(Example(root, page, tuple(files)))
     return found

@@ -9,12 +9,9 @@ from __future__ import annotations
 import os.path
 import re
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from docs.examples import Example, find_examples
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: Files outside of docs/ that are pages of the site.
 PROJECT_PAGES = {
@@ -26,12 +23,12 @@ PROJECT_PAGES = {
     "SECURITY.md": "project/security.md",
     "CODE_OF_CONDUCT.md": "project/code-of-conduct.md",
 }
-#: Modules that have a page made of their docstrings, and what that page says first.
-MODULES = {
-    "runner": "All public names of `import runner`, from their docstrings; [by purpose](../reference/api.md).",
-    "runner.events": "The events of a run; [as a table](../reference/plugins.md#events).",
-    "runner.testing": "For tests of plugins and files; [by purpose](../reference/testing.md).",
-    "runner.hookspecs": "The hooks of plugins; [with examples](../reference/plugins.md#hooks).",
+#: Pages made of docstrings: the directive of autodoc, and the page that says the same with examples.
+API_PAGES = {
+    "runner": (".. automodule:: runner\n   :members:\n   :imported-members:", "../reference/api.md"),
+    "runner.events": (".. automodule:: runner.events\n   :members:", "../reference/plugins.md#events"),
+    "runner.testing": (".. automodule:: runner.testing\n   :members:", "../reference/testing.md"),
+    "Hooks": (".. autoclass:: runner.hookspecs.Hooks\n   :members:", "../reference/plugins.md#hooks"),
 }
 #: The parts of the site's navigation, and the folder of each.
 PARTS = {
@@ -70,10 +67,9 @@ class Site:
         for example in self.examples:
             self._write_example(example)
         self._add("gallery/index.md", self._gallery())
-        for module, says in MODULES.items():
-            imported = "\n   :imported-members:" if module == "runner" else ""  # all of its names are
-            directive = f".. automodule:: {module}\n   :members:{imported}"
-            self._add(f"api/{module}.md", f"# `{module}`\n\n{says}\n\n```{{eval-rst}}\n{directive}\n```\n")
+        for name, (directive, more) in API_PAGES.items():
+            text = f"# `{name}`\n\n[With examples, by purpose]({more}).\n\n```{{eval-rst}}\n{directive}\n```\n"
+            self._add(f"api/{name.lower()}.md", text)
         licence = (self.root / "LICENSE").read_text(encoding="utf-8")
         self._add("project/licence.md", f"# Licence\n\n```text\n{licence}```\n")
         index = (self.folder / "index.md").read_text(encoding="utf-8")
@@ -89,7 +85,8 @@ class Site:
             home, _, heading = self.homes.get((source / link).resolve(), "").partition("#")
             if not home:
                 return shown
-            return f"[{shown}]({os.path.relpath(home, os.path.dirname(page))}{anchor or (heading and '#' + heading)})"
+            place = os.path.relpath(home, Path(page).parent)
+            return f"[{shown}]({place}{anchor or (heading and '#' + heading)})"
 
         parts, end = [], 0
         for fenced in _FENCED.finditer(text):
@@ -111,17 +108,16 @@ class Site:
     def _gallery(self) -> str:
         """Return the page that shows each example in short, in the order of their folders."""
         parts = [
-            "# Gallery\n\nThe examples of the repository. "
-            "Each drawing is what `runner graph FILE --format svg` makes of the file of tasks."
+            "# Gallery",
+            "The examples of the repository. Each drawing is what `runner graph FILE --format svg` makes of its file.",
         ]
         for example in self.examples:
-            link = os.path.basename(example.page)
+            link = Path(example.page).name
             parts.append(f"## [{example.title}]({link})")
-            if drawing := next(iter(example.tasks_files), None):
-                name = os.path.basename(example.drawing(drawing))
-                parts.append(f"```{{image}} {name}\n:alt: The tasks of {example.title}\n:class: drawing\n```")
+            parts += [example.picture(file, "beside") for file in example.tasks_files[:1]]
             parts.append(self.relinked(example.summary, example.folder, "gallery/index.md"))
             parts.append(" · ".join(f"[`{file}`]({link}#{heading})" for file, heading in example.headings().items()))
+        parts.append(_tree("Examples", [Path(example.page).name for example in self.examples]))
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _navigation(self, index: str) -> str:
@@ -129,8 +125,11 @@ class Site:
         pages = [page.relative_to(self.folder).as_posix() for page in sorted(self.folder.rglob("*.md"))]
         linked = {link: place for place, link in reversed([*enumerate(re.findall(r"\]\(([^)#]+)", index))])}
         pages.sort(key=lambda page: linked.get(page, len(linked)))
-        trees = []
-        for caption, folder in PARTS.items():
-            entries = "\n".join(page for page in pages if page.startswith(f"{folder}/") and page != "index.md")
-            trees.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n")
+        pages = [page for page in pages if not page.startswith("gallery/") or page == "gallery/index.md"]
+        trees = [_tree(name, [page for page in pages if page.startswith(f"{part}/")]) for name, part in PARTS.items()]
         return "\n".join(trees)
+
+
+def _tree(caption: str, pages: list[str]) -> str:
+    entries = "\n".join(pages)
+    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n"
