@@ -15,9 +15,13 @@ def main() -> int:
     """Do what the command line says; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m docs", description="Make the documentation site.")
     verbs = parser.add_subparsers(required=True)
-    build = verbs.add_parser("build", help="write the site; each warning is an error")
-    build.add_argument("--to", metavar="FOLDER", type=Path, default=FOLDER / "_build" / "html")
-    to: Path = parser.parse_args().to
+    command = verbs.add_parser("build", help="write the site; each warning is an error")
+    command.add_argument("--to", metavar="FOLDER", type=Path, default=FOLDER / "_build" / "html")
+    return build(FOLDER.parent, parser.parse_args().to)
+
+
+def build(root: Path, to: Path) -> int:
+    """Write the site of a repository into a folder that is missing, empty or a site; return the exit code."""
     try:
         from sphinx.cmd.build import build_main
     except ImportError:
@@ -32,7 +36,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(prefix="runner-docs-") as made:
         pages = Path(made, "pages")
-        Site(FOLDER.parent, pages).write()
+        Site(root, pages).write()
         strict = ["--fail-on-warning", "--keep-going", "--nitpicky"]
         places = ["-c", str(FOLDER), "-d", str(Path(made, "doctrees")), str(pages), str(to)]
         status = build_main(["--quiet", *strict, "-b", "html", *places])

@@ -35,6 +35,7 @@ html_title = f"runner {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_domain_indices = False  # four modules
 html_show_copyright = False
 html_theme_options = {"navigation_with_keys": True}
 

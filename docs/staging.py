@@ -82,9 +82,10 @@ class Site:
             shown, link, anchor = match.groups()
             if re.match(r"[a-z]+:", link):
                 return match[0]
-            home, _, heading = self.homes.get((source / link).resolve(), "").partition("#")
+            path = (source / link).resolve()
+            home, _, heading = self.homes.get(path, "").partition("#")
             if not home:
-                return shown
+                return shown if path.exists() else match[0]  # which is a dead link, of which MyST warns
             place = os.path.relpath(home, Path(page).parent)
             return f"[{shown}]({place}{anchor or (heading and '#' + heading)})"
 
@@ -126,8 +127,9 @@ class Site:
         linked = {link: place for place, link in reversed([*enumerate(re.findall(r"\]\(([^)#]+)", index))])}
         pages.sort(key=lambda page: linked.get(page, len(linked)))
         pages = [page for page in pages if not page.startswith("gallery/") or page == "gallery/index.md"]
-        trees = [_tree(name, [page for page in pages if page.startswith(f"{part}/")]) for name, part in PARTS.items()]
-        return "\n".join(trees)
+        parts = {name: [page for page in pages if page.startswith(f"{part}/")] for name, part in PARTS.items()}
+        parts["From docstrings"].append("genindex")  # which Sphinx makes
+        return "\n".join(_tree(name, pages) for name, pages in parts.items())
 
 
 def _tree(caption: str, pages: list[str]) -> str:
