@@ -43,9 +43,7 @@ html_theme_options = {"navigation_with_keys": True}
 def mark_code(_app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
     """Turn what stands in backticks into literals: docstrings are plain text with `code`, as the pages have it.
 
-    All else in them, doctests too, is the same in reStructuredText, so autodoc serves, which imports what it describes:
-    the names of `runner` are loaded at their first use, and its dataclasses are made without `dataclasses`, which the
-    readers of source code (autoapi, autodoc2) do not see through.
+    All else in them, doctests too, is the same in reStructuredText.
     """
     lines[:] = [re.sub(r"`+([^`]+)`+", r"``\1``\\ ", line) for line in lines]
 

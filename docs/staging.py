@@ -54,6 +54,7 @@ class Site:
         self.homes = {root / name: page for name, page in PROJECT_PAGES.items()}
         self.homes |= {page: page.relative_to(root / "docs").as_posix() for page in (root / "docs").glob("*/*.md")}
         self.homes |= {root / "LICENSE": "project/licence.md", root / "examples": "gallery/index.md"}
+        self.homes[root / "examples" / "README.md"] = "gallery/index.md"
         for example in self.examples:
             self.homes |= example.homes()
 
@@ -108,10 +109,11 @@ class Site:
 
     def _gallery(self) -> str:
         """Return the page that shows each example in short, in the order of their folders."""
-        parts = [
-            "# Gallery",
-            "The examples of the repository. Each drawing is what `runner graph FILE --format svg` makes of its file.",
-        ]
+        parts = ["# Gallery", "Each drawing is what `runner graph FILE --format svg` makes of its file."]
+        readme = self.root / "examples" / "README.md"
+        if readme.exists():
+            text = readme.read_text(encoding="utf-8").partition("\n")[2].strip()
+            parts.insert(1, self.relinked(text, readme.parent, "gallery/index.md"))
         for example in self.examples:
             link = Path(example.page).name
             parts.append(f"## [{example.title}]({link})")

@@ -227,9 +227,9 @@ class TestBrowser:
 
     def test_a_search_finds_a_page_and_asks_nobody_else(self, site, tmp_path):
         with served(site) as address, Browser(tmp_path) as browser:
-            browser.open(f"{address}/search.html?q=power+loss")
+            browser.open(f"{address}/search.html?q=prometheus")
             browser.wait_for(
-                "[...document.querySelectorAll('#search-results li a')].some(a => a.textContent.includes('after a crash'))"
+                "[...document.querySelectorAll('#search-results li a')].some(a => a.textContent.includes('with Prometheus'))"
             )
             assert all(link.startswith((address, "data:")) for link in browser.requests)
 
@@ -262,6 +262,7 @@ def test_links_stay_within_the_site_and_nested_examples_are_found(tmp_path):
     write_repository(
         tmp_path, page + "[no](nothing.md) [far](https://example.org/a.md)\n\n```text\n[x](../../README.md)\n```\n"
     )
+    (tmp_path / "examples" / "README.md").write_text("# Jobs\n\nAs [one](real/one/README.md).\n", encoding="utf-8")
     site = Site(tmp_path, tmp_path / "made")
     assert [example.page for example in site.examples] == [
         "gallery/printed.md",
