@@ -36,7 +36,9 @@ def test_a_job_runs_and_its_tests_pass(tmp_path):
     assert made.exit == 0, made
     assert len(made.out.splitlines()) == 3
     folder = tmp_path / "My-Job"
-    assert files(folder) == {"tasks.toml", "plugins/my_job.py", "tests/test_my_job.py", "README.md", ".gitignore"}
+    assert files(folder) == {
+        "tasks.toml", "tasks.schema.json", "plugins/my_job.py", "tests/test_my_job.py", "README.md", ".gitignore",
+    }  # fmt: skip
     outcome = Project(folder).run()
     assert outcome.exit == 0, outcome
     assert outcome.lines == ["show | Hello, Ada!", "show | Hello, Edsger!", "show | Hello, Grace!"]
