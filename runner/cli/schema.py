@@ -119,10 +119,10 @@ def _is_schema_of_runner(path: Path, identifier: str) -> bool:
 
 
 def _with_header(text: bytes) -> bytes:
-    """Return a file with the header before its first line, behind a byte order mark, with the file's line ends.
+    r"""Return a file with the header before its first line, behind a byte order mark, with the file's line ends.
 
-    >>> _with_header(b"[tasks.a]\\r\\n")
-    b'#:schema tasks.schema.json\\r\\n[tasks.a]\\r\\n'
+    >>> _with_header(b"[tasks.a]\r\n")
+    b'#:schema tasks.schema.json\r\n[tasks.a]\r\n'
     """
     mark = _BOM if text.startswith(_BOM) else b""
     first, newline, _ = text.partition(b"\n")
