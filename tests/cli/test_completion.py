@@ -19,7 +19,6 @@ import pytest
 from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-
 from topology_runs import wait_for
 
 from runner.cli import completion
