@@ -30,10 +30,10 @@ VARIABLES = {
 
 
 def escape(text: str) -> str:
-    """Return a text as roff's: no backslash, dash or line of it is a command.
+    r"""Return a text as roff's: no backslash, dash or line of it is a command.
 
     >>> escape(".a-b")
-    '\\\\&.a\\\\-b'
+    '\\&.a\\-b'
     """
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return re.sub(r"^(?=[.'])", r"\\&", escaped, flags=re.MULTILINE)
