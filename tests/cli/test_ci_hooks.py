@@ -95,7 +95,9 @@ def test_the_step_of_the_action_annotates(repository, tmp_path, env, status):
     found = step("Check")
     given = {
         "COMMAND": str(BIN / "runner"),
-        "FILES": "*/*.toml", "STRICT": "false", "RUNNER_TEMP": str(tmp_path),
+        "FILES": "*/*.toml",
+        "STRICT": "false",
+        "RUNNER_TEMP": str(tmp_path),
         **env,
     }
     # As GitHub starts a step whose shell is bash.

@@ -3,11 +3,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]  # it has no types
 import pytest
-import runner_objects
 from runner_objects import copy, find, read, write
 
+from runner import Context
 from runner.testing import file_tests, run_task
 
 pytest_plugins = "runner.testing"
@@ -107,7 +107,7 @@ def test_half_an_object_is_never_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     fill(str(tmp_path), {"x": b"old"})
     local = type(fsspec.filesystem("file"))
 
-    def fail(self: Any, path: str, value: bytes, **more: Any) -> None:
+    def fail(_store: Any, path: str, value: bytes, **_: Any) -> None:
         Path(path).write_bytes(value[:2])
         raise OSError(28, "No space left on device")
 
@@ -123,7 +123,7 @@ class Killed:
     def __init__(self, to: str) -> None:
         self.to = to
 
-    def __call__(self, item: dict[str, Any], context: runner_objects.Context) -> str:
+    def __call__(self, item: dict[str, Any], context: Context) -> str:
         if context.attempt == 1:
             local = type(fsspec.filesystem("file"))
             local.mv = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)

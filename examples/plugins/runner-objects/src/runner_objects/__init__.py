@@ -7,7 +7,7 @@ import posixpath
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]  # it has no types
 
 from runner import Context, Reject, task
 
