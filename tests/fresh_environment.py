@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -21,8 +22,10 @@ _PIP = ("-m", "pip", "--quiet", "--disable-pip-version-check")
 
 def build_wheels(folder: Path, *sources: Path) -> list[Path]:
     """Build a wheel of each source, without those of its dependencies."""
-    command = [sys.executable, *_PIP, "wheel", "--no-deps", "--wheel-dir", str(folder), *map(str, sources)]
-    subprocess.run(command, check=True, timeout=300)
+    # An environment with the build backend needs no new one for each build, nor an index.
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
+    command = [sys.executable, *_PIP, "wheel", "--no-deps", *isolation, "--wheel-dir", str(folder)]
+    subprocess.run([*command, *map(str, sources)], check=True, timeout=300)
     return sorted(folder.glob("*.whl"))
 
 
@@ -42,10 +45,6 @@ class FreshEnvironment:
         (packages / "tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
         command = [sys.executable, *_PIP, "--python", made.python, "install", "--no-index", "--force-reinstall"]
         subprocess.run([*command, "--no-deps", *map(str, wheels)], check=True, timeout=300)
-        checked = subprocess.run(
-            [sys.executable, *_PIP, "--python", made.python, "check"], capture_output=True, text=True
-        )
-        assert "toml-runner" not in checked.stdout, checked
         return made
 
     @cached_property
