@@ -15,7 +15,6 @@ pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not instal
 pytestmark = [
     pytest.mark.slow,  # three wheels are built, and the tests of two distributions run
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("distributions"),  # the environment is made once
 ]
 
 DISTRIBUTIONS = ["runner-objects", "runner-otel"]
