@@ -40,7 +40,7 @@ _ESCAPE_IN_QUOTES = re.compile(r'\\([\\"$`])')
 
 
 @dataclass(frozen=True, slots=True)
-class CommandLine:
+class ShellLine:
     """A command line up to the cursor: its finished words, and the one that is being typed, without quotes.
 
     `quote` is the quote that is open at the cursor, or empty. `begin` is where bash has the beginning of what it
@@ -53,15 +53,15 @@ class CommandLine:
     begin: int = 0
 
 
-def split_line(line: str, breaks: str = "") -> CommandLine:
+def split_line(line: str, breaks: str = "") -> ShellLine:
     """Split a line as shells do; what is not finished is the current word.
 
     >>> split_line('runner run -k "two pe')
-    CommandLine(words=('runner', 'run', '-k'), current='two pe', quote='"', begin=0)
+    ShellLine(words=('runner', 'run', '-k'), current='two pe', quote='"', begin=0)
     >>> split_line("runner run -p kind=r", "=:")
-    CommandLine(words=('runner', 'run', '-p'), current='kind=r', quote='', begin=5)
+    ShellLine(words=('runner', 'run', '-p'), current='kind=r', quote='', begin=5)
     >>> split_line("runner run ")
-    CommandLine(words=('runner', 'run'), current='', quote='', begin=0)
+    ShellLine(words=('runner', 'run'), current='', quote='', begin=0)
     """
     words: list[str] = []
     current, quote, begin, has_begun = "", "", 0, False
@@ -80,10 +80,10 @@ def split_line(line: str, breaks: str = "") -> CommandLine:
             current += part[kind]
             if kind == "plain" and part[kind] in breaks:
                 begin = len(current)
-    return CommandLine(tuple(words), current, quote, begin)
+    return ShellLine(tuple(words), current, quote, begin)
 
 
-def find_completions(program: Any, line: CommandLine) -> list[tuple[str, str]]:
+def find_completions(program: Any, line: ShellLine) -> list[tuple[str, str]]:
     """Return what the current word may become, each with its help; nothing of the project is executed."""
     from typer._completion_classes import BashComplete
 
@@ -104,7 +104,7 @@ def complete_line(program: Any, environ: Mapping[str, str]) -> str:
     return "".join(write(value, text, line) + "\n" for value, text in find_completions(program, line))
 
 
-def _write_bash(value: str, _text: str, line: CommandLine) -> str:
+def _write_bash(value: str, _text: str, line: ShellLine) -> str:
     """Return what bash puts in the place of what it replaces, quoted."""
     rest = value[line.begin :]
     if line.quote == '"':
@@ -114,12 +114,12 @@ def _write_bash(value: str, _text: str, line: CommandLine) -> str:
     return "".join(each if each in _PLAIN or not each.isascii() else f"\\{each}" for each in rest)
 
 
-def _write_described(value: str, text: str, _line: CommandLine) -> str:
+def _write_described(value: str, text: str, _line: ShellLine) -> str:
     """Return a word and its help; zsh and fish quote words themselves."""
     return f"{value}\t{text if text.isprintable() else ''}"
 
 
-_WRITERS: dict[str, Callable[[str, str, CommandLine], str]] = {
+_WRITERS: dict[str, Callable[[str, str, ShellLine], str]] = {
     "bash": _write_bash,
     "zsh": _write_described,
     "fish": _write_described,

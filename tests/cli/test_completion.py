@@ -159,7 +159,7 @@ def test_words_that_the_shell_quotes_are_read_as_they_were(words):
     line = "".join(f"{shlex.quote(word)} " for word in words)
     assert completion.split_line(line).words == tuple(words)
     for word in words:
-        written = completion._write_bash(word, "", completion.CommandLine((), ""))
+        written = completion._write_bash(word, "", completion.ShellLine((), ""))
         assert shlex.split(written) == [word]
         half = completion.split_line(f'x "{word[:1]}'.replace("\\", "\\\\")) if word[0] not in "\"'" else None
         assert half is None or half.quote == '"'
