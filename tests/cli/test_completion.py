@@ -28,6 +28,7 @@ BREAKS = "\"'@><=;|&(:"
 TASKS = """
     [params]
     kind = { default = "rye", choices = ["rye", "wheat", "$(touch pwned)", "x\\\\\\" <(touch pwned) `touch pwned` 'y"], help = "a 'kind': $(touch pwned)" }
+    zed = { default = "zero", choices = ["zero", 'z\\\\\\" <(touch pwned) \\\\\\"'] }
     keys = 1
     out = { type = "path", default = "x" }
     [queues]
@@ -298,6 +299,7 @@ HOSTILE = {
         ("runner run -p kind=x", "runner run -p kind=x\\\\\\\"\\ \\<\\(touch\\ pwned\\)\\ \\`touch\\ pwned\\`\\ \\'y "),
     ],
     "zsh": [
+        ("runner run -p zed=", "runner run -p zed=z"),  # typer's script executes the second choice
         ("runner test -k 'two p", "runner test -k 'two perform; $(touch pwned)' "),
         ("runner run -p kind=x", "runner run -p kind=x\\\\\\\"\\ \\<\\(touch\\ pwned\\)\\ \\`touch\\ pwned\\`\\ \\'y "),
     ],
