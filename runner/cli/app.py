@@ -164,7 +164,7 @@ def _skip_pydantic() -> None:
     class Late(RuntimeParam):
         def _coerce_value(self, value: Any, param: Any, ctx: Any) -> Any:
             if self.parameter_info.parser is None:
-                if type(value) is self.annotation:
+                if type(value) is self.annotation or (self.annotation is Path and isinstance(value, Path)):
                     return value
                 if self.annotation == list[str] and isinstance(value, (list, tuple)):
                     return list(value)

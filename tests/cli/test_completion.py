@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from topology_runs import wait_for
@@ -28,6 +28,7 @@ BREAKS = "\"'@><=;|&(:"
 TASKS = """
     [params]
     kind = { default = "rye", choices = ["rye", "wheat", "$(touch pwned)", "x\\\\\\" <(touch pwned) `touch pwned` 'y"], help = "a 'kind': $(touch pwned)" }
+    zed = { default = "zero", choices = ["zero", 'z\\\\\\" <(touch pwned) \\\\\\"'] }
     keys = 1
     out = { type = "path", default = "x" }
     [queues]
@@ -152,6 +153,31 @@ def test_a_command_of_a_plugin_is_offered_and_not_imported(project):
     assert values(made, "runner oven --no", PYTHONPATH=path) == []
 
 
+LIGHT = """
+import os, sys
+import typer.main
+from runner.cli import app, completion
+program = typer.main.get_command(app.app)
+for line in ("runner ", "runner run -p ", "runner run -t ", "runner report ", "runner test -k ", "runner run --no-plugin "):
+    assert completion.complete_line(program, {"_RUNNER_COMPLETE": "bash", "_RUNNER_LINE": line}), line
+heavy = {"pydantic", "jinja2", "pluggy", "sqlite3", "rich.console", "runner.runs"}
+print(sorted(heavy & {*sys.modules}))
+"""
+
+
+def test_completion_is_light(made):
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT],
+        cwd=made.path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[]\n", done
+    assert not (made.path / "executed").exists()
+
+
+@examples(40, 200)
 @given(st.lists(st.text(st.characters(exclude_categories=["C"]), min_size=1), max_size=4))
 def test_words_that_the_shell_quotes_are_read_as_they_were(words):
     import shlex
@@ -165,6 +191,7 @@ def test_words_that_the_shell_quotes_are_read_as_they_were(words):
         assert half is None or half.quote == '"'
 
 
+@examples(40, 200)
 @given(st.text())
 def test_no_line_is_refused(line):
     found = completion.split_line(line, BREAKS)
@@ -272,6 +299,7 @@ HOSTILE = {
         ("runner run -p kind=x", "runner run -p kind=x\\\\\\\"\\ \\<\\(touch\\ pwned\\)\\ \\`touch\\ pwned\\`\\ \\'y "),
     ],
     "zsh": [
+        ("runner run -p zed=", "runner run -p zed=z"),  # typer's script executes the second choice
         ("runner test -k 'two p", "runner test -k 'two perform; $(touch pwned)' "),
         ("runner run -p kind=x", "runner run -p kind=x\\\\\\\"\\ \\<\\(touch\\ pwned\\)\\ \\`touch\\ pwned\\`\\ \\'y "),
     ],
