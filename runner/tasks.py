@@ -427,9 +427,13 @@ class TaskFunction:
 
     @property
     def line(self) -> int:
-        """The line where it begins; 0 when unknown."""
+        """The line where it begins, its decorators included; 0 when unknown."""
+        obj = inspect.unwrap(self.obj)
+        code = getattr(obj, "__code__", None)  # `getsourcelines` would read the file, and compile what splits it
+        if code is not None:
+            return int(code.co_firstlineno)
         try:
-            return inspect.getsourcelines(inspect.unwrap(self.obj))[1]
+            return inspect.getsourcelines(obj)[1]
         except (TypeError, OSError):
             return 0
 

@@ -281,6 +281,7 @@ class Running:
 
     def finish(self) -> Run:
         """Wait for the end; ConfigError when the file is wrong, TimeoutError when it took too long."""
+        self._outcome.exception()  # first, as Ctrl-C within `join` marks a thread that goes on as ended (Python 3.11)
         self._thread.join()
         return self._outcome.result()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import runpy
@@ -210,6 +211,17 @@ def serve(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
             os.close(file)
 
 
+def read_signatures() -> None:
+    """Read the options of `runner` and `runner run` once, which typer does twice for each command."""
+    from typer import main, utils
+
+    from runner.cli import app, run
+
+    main.get_params_from_function = functools.cache(utils.get_params_from_function)
+    for function in (app.app.registered_callback.callback, run.run):
+        main.get_params_from_function(function)
+
+
 def write_number(answer: int, number: int) -> None:
     with contextlib.suppress(BrokenPipeError):  # the test session was killed
         os.write(answer, number.to_bytes(4, "little"))
@@ -257,6 +269,7 @@ if __name__ == "__main__":
         __import__(module)
     from runner.engines import early_fork, fork_server
 
+    read_signatures()
     request, descriptors = serve(to_client)
     if request:
         become_command(descriptors, **request)

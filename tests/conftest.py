@@ -32,6 +32,12 @@ QUICK_WORKERS = min(8, os.cpu_count() or 1)
 WORKERS = min(8, 2 * (os.cpu_count() or 1))
 #: What `-m quick` runs: what starts no worker and no command, in seconds.
 QUICK = ("runner", "tests/config", "tests/report", "tests/unit")
+#: Files there that start some all the same.
+STARTING = {
+    *("report/test_commands.py", "report/test_live_page.py", "unit/test_bench.py", "unit/test_command_reports.py"),
+    *("unit/test_conformance.py", "unit/test_each_file.py", "unit/test_launcher.py", "unit/test_output.py"),
+    *("unit/test_preload.py", "unit/test_sent_code.py", "unit/test_spawn.py"),
+}
 
 # The same examples each time, so that a failure says something about a change; RUNNER_EXPLORE=1 looks for new ones.
 # No example has a time limit: a machine that has much else to do is no bug.
@@ -130,19 +136,24 @@ def pytest_collection() -> Iterator[None]:
         sys.dont_write_bytecode = was
 
 
+def is_quick(path: Path) -> bool:
+    name = path.relative_to(ROOT).as_posix()
+    return name.startswith(QUICK) and name.removeprefix("tests/") not in STARTING
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out, of `-m quick`, the folders that have nothing for it: to collect them all takes longer than some tiers."""
     if config.option.markexpr != "quick" or not collection_path.is_relative_to(ROOT):
         return None
     path = collection_path.relative_to(ROOT).as_posix()
     leads_there = path in {".", "tests"} or path == "tests/conftest.py"
-    return None if leads_there or path.startswith(QUICK) else True
+    return None if leads_there or is_quick(collection_path) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the quick tier."""
     for item in items:
-        if item.path.relative_to(ROOT).as_posix().startswith(QUICK) and not item.get_closest_marker("slow"):
+        if is_quick(item.path) and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.quick)
 
 

@@ -71,6 +71,12 @@ def examples(few: int, full: int, **more: Any) -> Callable[[Any], Any]:
     return decorate
 
 
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """Skip a test where a package of the extra `examples` is missing."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} missing: pip install -e '.[examples]'")
+
+
 # --- one run ---------------------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from runner.plugins import Plugin
 
 
+#: Typer's options that write or show the script of a shell.
+_COMPLETION_OPTIONS = frozenset({"--install-completion", "--show-completion"})
+
+
 class RunnerGroup(typer.core.TyperGroup):
     """Every verb: where it is, and what it is for; and the commands of installed plugins."""
 
@@ -59,7 +63,7 @@ class RunnerGroup(typer.core.TyperGroup):
         """Return all names, in the order of `verbs`."""
         return [*self.verbs, *self._plugin_summaries()]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  typer's signature
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import one verb, or a plugin's command; runner's own verbs come first, and stay what they are."""
         if cmd_name in self.verbs:
             module, _, attribute = self.verbs[cmd_name][0].partition(":")
@@ -67,6 +71,8 @@ class RunnerGroup(typer.core.TyperGroup):
         offered = _plugin_commands().get(cmd_name)
         if offered is None:
             return None
+        if ctx is not None and ctx.resilient_parsing:  # a shell completes: a plugin's module is not imported for that
+            return self._build_command(cmd_name, lambda: None)
         made = self._build_command(cmd_name, _load_command(cmd_name, offered))
         # It prints what it likes; what is wrong with its options is still said by runner.
         made.invoke = streams.escaped_output(False)(made.invoke)
@@ -248,6 +254,13 @@ def _root_options(
 
 def main() -> int:
     """Run the command line and return its exit code; no traceback of ours for what a user did."""
+    if "_RUNNER_COMPLETE" in os.environ or not _COMPLETION_OPTIONS.isdisjoint(sys.argv):
+        from runner.cli import completion
+
+        if completion.is_asked(os.environ):
+            completion.answer_shell(typer.main.get_command(app))
+            return 0
+        completion.use_own_scripts()
     with streams.escaped_output():
         code = _run_app()
         lost = streams.take_output_error()

@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from runner.cli.retry import retry
-from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption
+from runner.cli.shared_options import DEFAULT_STATE, RunWithLettersArgument, StateOption
 from runner.error_text import item_name
 from runner.errors import UsageError
 from runner.store import dead_letters as store
@@ -28,7 +28,7 @@ app.command("retry")(retry)
 
 @app.command("list")
 def list_(
-    run: RunArgument = "last",
+    run: RunWithLettersArgument = "last",
     state: StateOption = DEFAULT_STATE,
     limit: Annotated[int, Option("--limit", metavar="N", min=0, help="Show at most N letters; 0: all.")] = 50,
 ) -> None:
@@ -67,7 +67,7 @@ def list_(
 
 @app.command("show")
 def show(
-    run: RunArgument = "last",
+    run: RunWithLettersArgument = "last",
     item: Annotated[str, Argument(metavar="[ITEM]", help="An item's id, as `list` shows it. Default: all.")] = "",
     state: StateOption = DEFAULT_STATE,
 ) -> None:
@@ -96,7 +96,7 @@ def show(
 
 @app.command("export")
 def export(
-    run: RunArgument = "last",
+    run: RunWithLettersArgument = "last",
     state: StateOption = DEFAULT_STATE,
     output: Annotated[
         str, Option("--output", "-o", metavar="FILE", help="Write there. Default: standard output.")

@@ -8,7 +8,15 @@ from typing import Annotated
 from typer import Option
 
 from runner.cli.report import find_record
-from runner.cli.shared_options import DEFAULT_STATE, FileArgument, ParamOptions, SetOptions, StateOption, examine_file
+from runner.cli.shared_options import (
+    DEFAULT_STATE,
+    FileArgument,
+    ParamOptions,
+    SetOptions,
+    StateOption,
+    complete_run,
+    examine_file,
+)
 from runner.errors import UsageError
 
 _FORMATS = ("text", "mermaid", "dot", "svg")
@@ -21,7 +29,10 @@ def graph(
     format_: Annotated[
         str, Option("--format", metavar="text|mermaid|dot|svg", help="How to draw.", autocompletion=lambda: _FORMATS)
     ] = "text",
-    run: Annotated[str | None, Option(metavar="RUN", help="Draw a past run with its counts: an id, or `last`.")] = None,
+    run: Annotated[
+        str | None,
+        Option(metavar="RUN", help="Draw a past run with its counts: an id, or `last`.", autocompletion=complete_run),
+    ] = None,
     state: StateOption = DEFAULT_STATE,
 ) -> None:
     """Draw the tasks and queues of a file, or of a past run. Executes nothing of the project.

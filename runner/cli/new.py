@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from typer import Argument
 
+from runner.cli.schema import SCHEMA_FILE, write_schema
 from runner.errors import UsageError
 
 #: A folder of files for each kind; `MODULE` in a path and `$name`, `$module`, ... in a text are filled in.
@@ -38,6 +39,7 @@ def job(name: Annotated[str, Argument(metavar="NAME", help="The name of the fold
     """Make a folder with a file of tasks, a plugin, and tests."""
     module = _checked_identifier(name, re.sub(r"[-.]+", "_", name).lower())
     _write_folder("job", name, name=name, module=module)
+    write_schema(Path(name, SCHEMA_FILE))
     print(f"{name}/ is a job: tasks.toml, and its functions in plugins/{module}.py")
     print(f"  cd {name} && runner run")
     print("  then `pytest` runs its tests")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption
+from runner.cli.shared_options import DEFAULT_STATE, RunArgument, StateOption, complete_run
 from runner.cli.streams import claim_stdout
 from runner.errors import UsageError
 from runner.store import records, run_folders
@@ -31,7 +31,10 @@ def report(
     ] = None,
     html: Annotated[str | None, Option(metavar="FILE", help="Write the page there; `-` is standard output.")] = None,
     show: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False,
-    compare: Annotated[str | None, Option(metavar="RUN", help="Show the differences from this earlier run.")] = None,
+    compare: Annotated[
+        str | None,
+        Option(metavar="RUN", help="Show the differences from this earlier run.", autocompletion=complete_run),
+    ] = None,
     trace: Annotated[
         str | None, Option(metavar="FILE", help="Write what each worker did as a trace, for Perfetto.")
     ] = None,

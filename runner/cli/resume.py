@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from typer import Option
+from typer import Argument, Option
 
 from runner.cli import shared_options as shared
 from runner.cli.durable_command import open_run, plan_of_earlier_run, was_begun_here
@@ -13,7 +13,14 @@ from runner.cli.ended_run import leave_ended_run, select_durable_run
 
 
 def resume(
-    run: shared.RunArgument = "last",
+    run: Annotated[
+        str,
+        Argument(
+            metavar="[RUN]",
+            help="A run's id, or the beginning of one. Default: the last run that has a ledger.",
+            autocompletion=shared.complete_durable_run,
+        ),
+    ] = "last",
     state: shared.StateOption = shared.DEFAULT_STATE,
     again: Annotated[
         bool, Option("--again", help="Read sources with a `key` once more, and take what they have not given yet.")
@@ -22,7 +29,11 @@ def resume(
     set_: shared.SetOptions = None,
     drop: Annotated[
         list[str] | None,
-        Option(metavar="QUEUE", help="Count what is in this queue as dropped, also if the file no longer has it."),
+        Option(
+            metavar="QUEUE",
+            help="Count what is in this queue as dropped, also if the file no longer has it.",
+            autocompletion=shared.complete_queue,
+        ),
     ] = None,
     drain: Annotated[
         bool, Option("--drain", help="Start no sources: only what is queued is executed, and the run can go on later.")

@@ -33,12 +33,22 @@ def retry(
         Argument(
             metavar="[RUN]",
             help="A run's id, or the beginning of one, or `last`. Default: the last run with dead items to retry.",
+            autocompletion=shared.complete_run_with_letters,
         ),
     ] = "",
     item: Annotated[
         list[str] | None, Argument(metavar="[ITEM]...", help="Only these items, whatever became of them since.")
     ] = None,
-    task: Annotated[str, Option("--task", "-t", metavar="NAME", help="Only items that died in this task.")] = "",
+    task: Annotated[
+        str,
+        Option(
+            "--task",
+            "-t",
+            metavar="NAME",
+            help="Only items that died in this task.",
+            autocompletion=shared.complete_task,
+        ),
+    ] = "",
     error: Annotated[str, Option("--error", metavar="REGEX", help="Only items whose error matches.")] = "",
     param: shared.ParamOptions = None,
     set_: shared.SetOptions = None,

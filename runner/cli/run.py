@@ -47,10 +47,20 @@ def run(
     halt: shared.HaltOption = None,
     deadline: shared.DeadlineOption = None,
     engine: Annotated[
-        str | None, Option(metavar="NAME", help="Where processes live: local, agents, ray, or an engine of a plugin.")
+        str | None,
+        Option(
+            metavar="NAME",
+            help="Where processes live: local, agents, ray, or an engine of a plugin.",
+            autocompletion=lambda: ("local", "agents", "ray"),
+        ),
     ] = None,
     log: Annotated[
-        str | None, Option(metavar="prefix|raw", help="Prefix each line that tasks print, or leave it alone.")
+        str | None,
+        Option(
+            metavar="prefix|raw",
+            help="Prefix each line that tasks print, or leave it alone.",
+            autocompletion=lambda: ("prefix", "raw"),
+        ),
     ] = None,
     log_format: Annotated[
         str | None,

@@ -77,6 +77,60 @@ def complete_set(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: AR
     return found + [f"queues.{queue}.{key}=" for queue in config.queues for key in grammar.QUEUE]
 
 
+def complete_queue(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """Return names of queues in the file that the command line names."""
+    config = _examine_quietly(ctx)
+    return list(config.queues) if config else []
+
+
+def complete_plugin(ctx: Any, args: Any, incomplete: str) -> list[tuple[str, str]]:  # noqa: ARG001  typer's signature
+    """Return names of plugins, those of the project first; none is imported."""
+    from runner.plugins import discovery
+
+    config = _examine_quietly(ctx)
+    local = discovery.local_plugins(config.folder, config.plugins) if config else []
+    found = {each.name: each.origin for each in (*local, *discovery.installed_plugins())}
+    return [*found.items()]
+
+
+def complete_run(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """Return ids of runs that have left a record or a ledger, the last one first, and `last`."""
+    from runner.store import records, run_folders
+
+    return _newest_first(ctx, records.RECORD_FILE, run_folders.LEDGER_FILE)
+
+
+def complete_durable_run(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """Return ids of runs that have left a ledger, the last one first, and `last`."""
+    from runner.store import run_folders
+
+    return _newest_first(ctx, run_folders.LEDGER_FILE)
+
+
+def complete_run_with_letters(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """Return ids of runs that have left dead letters, the last one first, and `last`."""
+    from runner.store import dead_letters
+
+    return [*reversed(dead_letters.runs_with_dead_letters(_state_folder(ctx))), "last"]
+
+
+def complete_running(ctx: Any, args: Any, incomplete: str) -> list[str]:  # noqa: ARG001  typer's signature
+    """Return ids of runs that are going on."""
+    from runner.store import running_runs
+
+    return [each.run for each in running_runs.find_running(_state_folder(ctx))]
+
+
+def _newest_first(ctx: Any, *files: str) -> list[str]:
+    from runner.store import run_folders
+
+    return [*reversed(run_folders.runs_with_files(_state_folder(ctx), *files)), "last"]
+
+
+def _state_folder(ctx: Any) -> Path:
+    return Path(ctx.params.get("state") or DEFAULT_STATE)
+
+
 def _examine_quietly(ctx: Any) -> Config | None:
     from runner import config
 
@@ -112,17 +166,28 @@ SetOptions = Annotated[
     ),
 ]
 NoPluginOption = Annotated[
-    list[str] | None, Option(metavar="NAME", help="Use no plugin of this name, or of this distribution.")
+    list[str] | None,
+    Option(metavar="NAME", help="Use no plugin of this name, or of this distribution.", autocompletion=complete_plugin),
 ]
 NoPluginsOption = Annotated[bool, Option("--no-plugins", help="Use no installed plugin.")]
 OnlyPluginOption = Annotated[
-    list[str] | None, Option(metavar="NAME", help="Of the installed plugins, use only this one.")
+    list[str] | None,
+    Option(metavar="NAME", help="Of the installed plugins, use only this one.", autocompletion=complete_plugin),
 ]
 RunArgument = Annotated[
     str,
     Argument(
         metavar="[RUN]",
         help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
+        autocompletion=complete_run,
+    ),
+]
+RunWithLettersArgument = Annotated[
+    str,
+    Argument(
+        metavar="[RUN]",
+        help="A run's id, or the beginning of one; `last~1` is the one before the last. Default: the last run.",
+        autocompletion=complete_run_with_letters,
     ),
 ]
 GraceOption = Annotated[str | None, Option(metavar="TIME", help="Time to drain after the first Ctrl-C, e.g. 30s.")]

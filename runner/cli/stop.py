@@ -15,7 +15,7 @@ import typer
 from typer import Argument, Option
 
 from runner.cli.ended_run import describe_ended_run
-from runner.cli.shared_options import DEFAULT_STATE, StateOption
+from runner.cli.shared_options import DEFAULT_STATE, StateOption, complete_running
 from runner.errors import UsageError
 from runner.text import printable_line
 
@@ -38,6 +38,7 @@ def stop(
             metavar="[RUN]",
             help="A run's id, or the beginning of one; `last` is the one that began last. "
             "Default: the only one that is going on.",
+            autocompletion=complete_running,
         ),
     ] = "",
     state: StateOption = DEFAULT_STATE,

@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from runner import events
 from runner.cli.ended_run import describe_ended_run
-from runner.cli.shared_options import DEFAULT_STATE, PortOption, StateOption
+from runner.cli.shared_options import DEFAULT_STATE, PortOption, StateOption, complete_running
 from runner.cli.streams import claim_stdout
 from runner.errors import UsageError
 from runner.report.progress import ProgressTracker
@@ -37,7 +37,9 @@ def top(
     run: Annotated[
         str,
         Argument(
-            metavar="[RUN]", help="A run's id, or the beginning of one. Default: the one that began last and goes on."
+            metavar="[RUN]",
+            help="A run's id, or the beginning of one. Default: the one that began last and goes on.",
+            autocompletion=complete_running,
         ),
     ] = "last",
     state: StateOption = DEFAULT_STATE,

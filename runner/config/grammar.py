@@ -13,6 +13,10 @@ from runner.config import value_types as types
 from runner.config.reader import Key, KeyTable
 from runner.config.resources import RESOURCES, RESOURCES_TYPE
 from runner.model import Backoff, Expectations, Fault, Lifespan, QueueExpectation, Restarts, Stub, TaskExpectation
+from runner.version import __version__
+
+#: The name of the schema; it is not an address, for the schema comes with runner and lies beside the files it is for.
+SCHEMA_ID = "urn:toml-runner:schema:tasks"
 
 #: A time that must not be 0.
 _SOME_TIME = units.duration(0.001)
@@ -281,6 +285,8 @@ def build_schema() -> dict[str, Any]:
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "$comment": f"of runner {__version__}; `runner schema --write` renews it",
         "title": "runner",
         "description": "A file of tasks and queues for `runner run`.",
         **TOP.describe(),

@@ -226,7 +226,7 @@ def test_a_signal_drains_the_run_and_goes_on_to_the_program(project, number, cap
         assert got == ["SIGTERM"]
 
 
-@pytest.mark.parametrize("method", [pytest.param("forkserver", marks=pytest.mark.slow), "spawn"])
+@pytest.mark.parametrize("method", [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_a_script_without_a_guard(counting, method):
     script = counting / "script.py"
     script.write_text(

@@ -63,6 +63,7 @@ def last_line(outcome: Any) -> str:
     return next(line for line in reversed(outcome.err.splitlines()) if " read" in line)
 
 
+@pytest.mark.slow
 def test_values_reach_the_command_byte_for_byte(project: Any) -> None:
     made = project({"show.py": SHOWS})
     command = [sys.executable, "show.py", "{#}", "{}"]
@@ -150,7 +151,9 @@ def test_what_fails_is_tried_again_then_a_dead_letter_that_can_be_given_again(pr
         ("nowhere-to-be-found", "127", "0", "No such file"),
         pytest.param("./plain", "126", "0", "Permission denied", marks=pytest.mark.slow),
         pytest.param("kill -SEGV $$; echo {}", "-1", "11", "SIGSEGV", marks=pytest.mark.slow),
-        ("sleep 1000 & echo before; wait; echo {}", "-1", "9", "took longer than 0.4 s"),
+        pytest.param(
+            "sleep 1000 & echo before; wait; echo {}", "-1", "9", "took longer than 0.4 s", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_every_end_of_a_command_is_told(project: Any, command: str, code: str, signal_number: str, said: str) -> None:

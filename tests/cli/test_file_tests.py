@@ -245,7 +245,10 @@ def test_a_test_that_hangs_or_dies_is_over_all_the_same(project):
     assert found["leaves"]["differences"][0]["got"] == "its process exited with code 3 before the run had ended"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGINT, signal.SIGTERM))],
+)
 def test_nothing_is_left_of_tests_when_the_command_ends(project, number):
     tests = """
     [[tests]]

@@ -27,7 +27,7 @@ GOOD = [
     path.read_text(encoding="utf-8")
     for path in [
         ROOT / "tasks.toml",
-        *sorted((ROOT / "examples").rglob("*.toml")),
+        *sorted((ROOT / "examples").rglob("tasks*.toml")),
         *sorted(Path(__file__).parent.glob("corpus/*.toml")),
     ]
     if path.stat().st_size < 4000 and not path.stem.startswith(("bytes", "deep", "syntax-huge"))

@@ -66,3 +66,9 @@ def test_every_page_is_reached_from_the_readme():
         if (name := page.relative_to(ROOT).as_posix()).startswith("docs/") and f"({name})" not in readme
     ]
     assert not missing
+
+
+def test_every_example_is_listed():
+    listed = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+    files = [path.relative_to(ROOT / "examples").as_posix() for path in sorted(ROOT.glob("examples/*/tasks*.toml"))]
+    assert [file for file in files if f"({file})" not in listed] == []

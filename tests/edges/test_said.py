@@ -270,7 +270,7 @@ ENDLESS = """
     ("grace", "mode"),
     [
         ("300ms", "process"),
-        ("10s", "thread"),
+        pytest.param("10s", "thread", marks=pytest.mark.slow),
         pytest.param("300ms", "thread", marks=pytest.mark.slow),
         pytest.param("10s", "process", marks=pytest.mark.slow),
     ],

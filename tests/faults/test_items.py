@@ -191,7 +191,7 @@ def test_a_timed_out_item_is_tried_again() -> None:
     assert outcome.result.headline.repeated >= 1
 
 
-@pytest.mark.parametrize("where", ["awaiting", "asleep"])
+@pytest.mark.parametrize("where", ["awaiting", pytest.param("asleep", marks=pytest.mark.slow)])
 def test_an_async_item_over_its_limit(where: str) -> None:
     made, collected = line(functions.stuck_async, with_={"where": where, "until": 10}, timeout=0.3, concurrency=4)
     outcome = run(made, collected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import pytest
 from faults import functions
@@ -25,6 +27,7 @@ from faults.test_agents import agents_of, wait_for
 from helpers import existing, still_there
 from remote_agents import LIMIT, open_remote
 
+import runner
 from runner import events
 from runner.cluster import versions
 from runner.engines import remote
@@ -151,6 +154,7 @@ def test_two_machines_of_one_name_are_told_apart(rig):
     assert {joined.node for joined in made.of(events.NodeJoined)} == {"same", "same-2"}
 
 
+@pytest.mark.slow
 def test_another_version_is_refused_by_both_ends(rig, monkeypatch):
     monkeypatch.setattr(versions, "__version__", "9.9")
     made = rig(agents=1)
@@ -292,6 +296,7 @@ def test_output_waits_for_who_prints_it_and_comes_before_the_death(rig):
 # -- whole runs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_time_limit_kills_over_there_and_shows_the_stack():
     collected: list[Any] = []
     made = plan(
@@ -393,6 +398,47 @@ def test_stacks_and_a_pause_reach_the_workers_over_there(project, tmp_path: Path
     assert {agent.finish().exit for agent in agents} == {0}
     assert outcome.err.count(" in see") == 2, outcome
     assert "@n" in outcome.err
+
+
+FED = """
+    [run]
+    engine = "agents"
+    [agents]
+    listen = "127.0.0.1:0"
+    [queues.numbers]
+    [queues.results]
+    [tasks.negative]
+    call = "work.negative"
+    inputs = "numbers"
+    outputs = "results"
+    workers = 4
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of_arrays", [False, True])
+def test_what_a_program_feeds_and_collects_passes_over_machines(project: Any, tmp_path: Path, of_arrays: bool) -> None:
+    def work() -> None:
+        from runner import task
+
+        @task
+        def negative(item):
+            return -item
+
+    made = project({"tasks.toml": FED, "plugins/work.py": work})
+    agents = agents_of(made)
+    numbers: list[Any] = [*range(500)] if not of_arrays else [np.full(50_000, number) for number in range(40)]
+    result = runner.run(made.path / "tasks.toml", feed={"numbers": numbers}, collect="results", quiet=True)
+    assert result.exit_code == 0, result
+    got = sorted(int(each[0]) if of_arrays else each for each in result.collected["results"])
+    assert got == sorted(-number for number in range(len(numbers)))
+    assert {agent.finish().exit for agent in agents} == {0}
+    agents = agents_of(made)
+    with runner.stream(made.path / "tasks.toml", feed={"numbers": itertools.count()}, collect="results") as items:
+        first = [next(items) for _ in range(100)]
+    assert len({*first}) == 100
+    assert all(each <= 0 for each in first)
+    assert {agent.finish().exit for agent in agents} == {0}
 
 
 DURABLE = """
@@ -499,6 +545,7 @@ NODES = """
 """
 
 
+@pytest.mark.slow
 def test_a_function_knows_its_machine_and_so_does_the_record(project, tmp_path: Path):
     work = """
         import time
@@ -556,6 +603,7 @@ AUTO = """
 """
 
 
+@pytest.mark.slow
 def test_auto_workers_are_one_for_each_place_also_of_machines_that_join_late(project, tmp_path: Path):
     work = """
         import time
@@ -585,6 +633,7 @@ def test_auto_workers_are_one_for_each_place_also_of_machines_that_join_late(pro
     assert [task["done"] for task in record["tasks"] if task["name"] == "tell"] == [500]
 
 
+@pytest.mark.slow
 def test_a_machine_that_refuses_starts_is_not_asked_again_while_there_is_another(rig):
     made = rig(agents=0)
     for name, places in (("sick", 8), ("well", 2)):

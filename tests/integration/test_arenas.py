@@ -347,6 +347,7 @@ TRIOS = tuple(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trio", TRIOS, ids=lambda trio: "-".join(each.partition(" with")[0] for each in trio))
 def test_threads_and_processes_of_one_run(together: Together, trio: tuple[str, str, str]) -> None:
     right = {"p3": -1} if trio[1].startswith("one_page") else {}
@@ -448,6 +449,7 @@ def test_more_than_an_arena_holds(run: Callable[..., Outcome]) -> None:
     assert "1,200 read = 1,200 done" in outcome.err
 
 
+@pytest.mark.slow
 def test_batches_larger_than_what_a_source_takes_without_waiting(run: Callable[..., Outcome]) -> None:
     source = "arrays process with = { count = 300 }"
     outcome = run(line(source, "in_batches process batch = 150", "Last process", queues='bytes = "500MB"'))
@@ -471,6 +473,7 @@ def name_of(trio: tuple[str, ...]) -> str:
     return "-".join(each.partition(" with")[0] for each in trio)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trio", FEW, ids=name_of)
 def test_forms_on_two_machines(together: Together, trio: tuple[str, str, str]) -> None:
     right = {"p3": -1} if trio[1].startswith("one_page") else {}

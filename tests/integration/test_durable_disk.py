@@ -88,6 +88,7 @@ def check_order(made: Durable) -> int:
     return executed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "mode", "count"),
     [(0.005, "process", 2000), slow(0.005, "thread", 2000), slow(1.0, "process", 300), slow(1.0, "thread", 300)],
@@ -186,6 +187,7 @@ mode = "thread"
 """
 
 
+@pytest.mark.slow
 def test_neither_a_worker_nor_a_daemon_that_a_task_has_forked_has_the_lock_of_the_run(project: Any) -> None:
     made = project({"tasks.toml": HOLDING, "plugins/jobs.py": HOLDS})
     running = made.start("--progress", "none", "tasks.toml")

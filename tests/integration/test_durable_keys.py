@@ -55,6 +55,7 @@ def fits(found: Counter[str], new: list[str]) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit",
     [

@@ -166,6 +166,7 @@ def noted(folder: Path, key: str) -> str:
         return str(database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
 
+@pytest.mark.slow
 def test_a_run_whose_letters_all_went_into_a_queue_keeps_no_ledger(project: Any) -> None:
     made = Durable(project, LETTERS.replace("count = 1000", "count = 100"), 100)
     outcome = made.go("run")

@@ -404,7 +404,7 @@ def test_the_first_ctrl_c_drains(tmp_path, mode, call):
 @pytest.mark.parametrize(
     ("mode", "number"),
     [
-        ("thread", signal.SIGHUP),
+        slow("thread", signal.SIGHUP),
         slow("thread", signal.SIGTERM),
         ("process", signal.SIGTERM),
         slow("process", signal.SIGHUP),

@@ -1,4 +1,4 @@
-"""The census of the standard library: runner's file is the serial script's, byte for byte."""
+"""The census of the standard library: runner's file is the plain script's, byte for byte."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ EXAMPLE = ROOT / "examples/census"
 @pytest.mark.slow
 def test_the_same_counts_as_the_serial_script(project, tmp_path):
     mine, serial = tmp_path / "mine.json", tmp_path / "serial.json"
-    with subprocess.Popen([sys.executable, EXAMPLE / "serial.py", serial]) as script:
+    with subprocess.Popen([sys.executable, EXAMPLE / "plain.py", serial]) as script:
         try:
             outcome = project({}).run(EXAMPLE / "tasks.toml", "-p", f"out={mine}", timeout=200)
             assert script.wait(90) == 0

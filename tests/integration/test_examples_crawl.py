@@ -1,4 +1,4 @@
-"""The crawl of a site with cycles, duplicates and dead ends: the serial crawler's pages, each fetched once."""
+"""The crawl of a site with cycles, duplicates and dead ends: the plain crawler's pages, each fetched once."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def crawled(path):
 @pytest.mark.parametrize("file", [pytest.param("tasks.toml", marks=pytest.mark.slow), "tasks-async.toml"])
 def test_the_same_pages_as_the_serial_crawler(file, site, project, tmp_path):
     mine, serial = tmp_path / "mine.jsonl", tmp_path / "serial.jsonl"
-    script = [sys.executable, EXAMPLE / "serial.py", site.start, serial]
+    script = [sys.executable, EXAMPLE / "plain.py", site.start, serial]
     subprocess.run(script, check=True, timeout=60, env={**os.environ, **DIRECT})
     expected, site.asked = dict(site.asked), Counter()
 

@@ -1,4 +1,4 @@
-"""The orders that are killed, mended and resumed: the table is the serial script's."""
+"""The orders that are killed, mended and resumed: the table is the plain script's."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def test_killed_edited_mended_and_resumed(project: Any, count: int) -> None:
         assert outcome.exit == exit_code, outcome
     undated = (count + 200) // 997
     assert f"{count + 200:,} read = {count + 200 - undated:,} done + {undated:,} dead" in outcome.err
-    script(made.path, "serial.py", "orders.csv", "serial.db")
+    script(made.path, "plain.py", "orders.csv", "serial.db")
     assert table_of(made.path / "orders.db") == table_of(made.path / "serial.db")

@@ -1,4 +1,4 @@
-"""Checksums by commands: what the serial script writes, for names of every kind."""
+"""Checksums by commands: what the plain script writes, for names of every kind."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def test_the_same_checksums_as_the_serial_script(project, tmp_path):
         (files / name).parent.mkdir(parents=True, exist_ok=True)
         (files / name).write_text(str(number) * number)
     mine, serial = tmp_path / "mine.txt", tmp_path / "serial.txt"
-    subprocess.run([sys.executable, EXAMPLE / "serial.py", files, "**/*.txt", serial], check=True, timeout=60)
+    subprocess.run([sys.executable, EXAMPLE / "plain.py", files, "**/*.txt", serial], check=True, timeout=60)
     params = {"root": files, "pattern": "**/*.txt", "out": mine}
     options = [word for key, value in params.items() for word in ("-p", f"{key}={value}")]
     outcome = project({}).run(EXAMPLE / "tasks.toml", *options)

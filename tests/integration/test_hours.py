@@ -155,6 +155,7 @@ SLOW = """
 """
 
 
+@pytest.mark.slow
 def test_a_slow_source_executes_and_those_behind_it_wait(project):
     _, progress, ended = told(project({"tasks.toml": SLOW, "plugins/work.py": WORK, "plugins/tell.py": TELL}))
     tasks = {each["name"]: each for each in ended["tasks"]}

@@ -183,6 +183,7 @@ def test_a_durable_run_does_not_go_on_with_other_lanes(project: Any) -> None:
     assert re.search(r"queue `a`, which holds [\d,]+ items, had `lane = \"customer\"` when they came", outcome.err)
 
 
+@pytest.mark.slow
 def test_dead_items_are_given_again_in_their_lanes(project: Any) -> None:
     text = FILE.format(count=200, mode="process", call="serve", more="")
     made = project({"tasks.toml": text, "plugins/shop.py": PLUGIN})

@@ -341,6 +341,7 @@ def test_a_thread_lets_go_of_an_object_though_none_follows(tmp_path: Path) -> No
     assert not [file.stem for file in tmp_path.glob("*.lives")]
 
 
+@pytest.mark.slow
 def test_page_faults_of_new_arrays(tmp_path: Path) -> None:
     """A MiB has 256 pages: they are faulted in once, not for each array."""
     given = {"count": 400, "warm": 100}

@@ -18,7 +18,7 @@ from runner.cli import machine_checks
 INSTALL = (ROOT / "docs/how-to/install.md").read_text(encoding="utf-8")
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 #: Extras for those who work on runner; the others are for its users, and `runner doctor` looks for them.
-DEVELOPERS = {"bench", "dev", "docs", "test"}
+DEVELOPERS = {"bench", "dev", "docs", "examples", "test"}
 #: Permissions that a job may have, by its name; all others read the repository.
 PERMISSIONS = {"publish": {"id-token": "write"}}
 

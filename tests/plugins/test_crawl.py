@@ -1,4 +1,4 @@
-"""The crawler's parts, and the serial crawler, without runner."""
+"""The crawler's parts, and the plain crawler, without runner."""
 
 import asyncio
 import http.server

@@ -693,7 +693,7 @@ def test_no_command_outlives_a_killed_runner(mode, project):
     assert (made.path / "out.jsonl").read_text() == "old\n"
 
 
-@pytest.mark.parametrize("mode", ["thread", pytest.param("process", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", [pytest.param(mode, marks=pytest.mark.slow) for mode in ("thread", "process")])
 def test_no_command_outlives_a_run_that_is_ended(mode, project):
     made = project({"tasks.toml": HANGS.replace("MODE", mode)})
     running = made.fork("tasks.toml", "--grace", "100ms")

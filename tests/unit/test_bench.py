@@ -115,6 +115,7 @@ def test_only_the_part_between_the_marks_is_replaced(tmp_path):
     assert file.read_text() == f"before\n{table.BEGIN}\n\nnew\n\n{table.END}\nafter\n"
 
 
+@pytest.mark.slow
 def test_runner_and_a_peer_come_to_the_same_results():
     small = find("small")
     for row in (small.row("runner"), small.row(small.limit)):

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
-KINDS = ["thread", "forkserver", "spawn", "agents", "fake"]
+#: Threads, processes and the fake by default; the other two share what these show.
+KINDS = ["thread", "forkserver", "fake", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("spawn", "agents"))]
 
 
 class Rig:

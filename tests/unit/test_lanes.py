@@ -328,6 +328,7 @@ def test_all_features_crossed_with_lanes(block: int) -> None:
     assert sum(each["begun"] for each in found) > 50
 
 
+@pytest.mark.slow
 def test_lives_of_a_durable_run_with_lanes_and_other_workers_in_each() -> None:
     lives = [durable_lives.check_lives(seed, laned=True) for seed in range(10)]
     assert sum(each.laned_items for each in lives) > 500

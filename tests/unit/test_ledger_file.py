@@ -387,7 +387,7 @@ print("went on")
 """
 
 
-@pytest.mark.parametrize("payloads", ["small", "large"])
+@pytest.mark.parametrize("payloads", ["small", pytest.param("large", marks=pytest.mark.slow)])
 def test_a_file_that_must_not_grow_is_waited_for(tmp_path: Path, payloads: str) -> None:
     paths = [str(ROOT / "tests"), str(ROOT), payloads]
     done = subprocess.run(

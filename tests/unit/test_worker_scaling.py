@@ -249,11 +249,13 @@ def check_cut(seed: int, machines: int = 0) -> int:
     return sum(type(event).__name__ == "WorkersChanged" for event in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_often")
 def test_a_run_that_is_cut_short_while_it_grows() -> None:
     assert sum(map(check_cut, range(15))) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_often")
 def test_machines_without_room_that_leave_and_are_lost() -> None:
     assert sum(check_cut(seed, machines=1 + seed % 3) for seed in range(15)) > 50

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urldefrag, urljoin, urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
+from urllib.robotparser import RobotFileParser
 
-from runner import To, task
+from runner import Retry, To, task
 
 SECONDS = 20
+AGENT = "runner-example-crawler"
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,63 @@ class Frontier:
             yield url
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page that may be fetched, and how long its host is then left alone."""
+
+    host: str
+    url: str
+    pause: float
+
+
+@task
+class Allowed:
+    """Let each URL of these hosts through once; what robots.txt of its host forbids goes to the port `forbidden`."""
+
+    def __init__(self, *, start: str, hosts: list[str], pause: float) -> None:
+        self.hosts, self.pause = {urlsplit(start).netloc, *hosts}, pause
+        self.robots: dict[str, RobotFileParser] = {}
+        self.seen: set[str] = set()
+
+    def __call__(self, url: str) -> Iterator[Page | To]:
+        host = urlsplit(url).netloc
+        if host in self.hosts and url not in self.seen:
+            robots = self.robots.get(host) or self.ask(host, urljoin(url, "/robots.txt"))
+            self.seen.add(url)  # after `ask`: when that fails, the URL comes again
+            if robots.can_fetch(AGENT, url):
+                yield Page(host, url, max(self.pause, float(robots.crawl_delay(AGENT) or 0)))
+            else:
+                yield To("forbidden", url)
+
+    def ask(self, host: str, url: str) -> RobotFileParser:
+        answer = fetch(url)
+        if answer.status >= 500:
+            raise OSError(f"{url}: status {answer.status}, so it is not known what may be fetched")
+        robots = self.robots[host] = RobotFileParser()
+        robots.parse(answer.body.splitlines())
+        return robots
+
+
 @task
 def fetch(url: str) -> Answer:
-    """Fetch one page; an answer like 404 is an answer too."""
+    """Fetch one page; an answer like 404 is an answer too, but a host that is busy is asked again."""
     try:
-        with urlopen(url, timeout=SECONDS) as answer:
+        with urlopen(Request(url, headers={"User-Agent": AGENT}), timeout=SECONDS) as answer:
             return Answer(url, answer.status, answer.read().decode("utf-8", "replace"))
     except HTTPError as error:
         with error:
+            if error.code in (429, 503) and error.headers.get("Retry-After", "").isdecimal():
+                raise Retry(after=int(error.headers["Retry-After"])) from error
             return Answer(url, error.code, "")
+
+
+@task
+def fetch_politely(page: Page) -> Answer:
+    """Fetch one page, and leave its host alone for a while: the lane is held, so that no other worker asks it."""
+    try:
+        return fetch(page.url)
+    finally:
+        time.sleep(page.pause)
 
 
 @task
@@ -73,21 +124,22 @@ async def fetch_async(url: str) -> Answer:
 
 
 @task
-def parse(answer: Answer) -> Iterator[To]:
-    """Send the page to the port `pages`, and every link that stays on its host to the port `links`."""
-    found = links(answer)
+def parse(answer: Answer, *, everywhere: bool = False) -> Iterator[To]:
+    """Send the page to the port `pages`, and every link that stays on its host, or each, to the port `links`."""
+    found = links(answer, everywhere=everywhere)
     yield To("pages", {"url": answer.url, "status": answer.status, "bytes": len(answer.body), "links": len(found)})
     for url in found:
         yield To("links", url)
 
 
-def links(answer: Answer) -> list[str]:
+def links(answer: Answer, *, everywhere: bool = False) -> list[str]:
     """Every link on the page that stays on its host, absolute and without fragment, as often as it stands there."""
     collector = Links()
     collector.feed(answer.body)
     collector.close()
     absolute = (urldefrag(urljoin(answer.url, link)).url for link in collector.links)
-    return [url for url in absolute if urlsplit(url)[:2] == urlsplit(answer.url)[:2]]
+    here = urlsplit(answer.url)[:2]
+    return [url for url in absolute if urlsplit(url)[:2] == here or (everywhere and url.startswith("http"))]
 
 
 class Links(HTMLParser):

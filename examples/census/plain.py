@@ -1,4 +1,4 @@
-"""The same census without runner, one file after the other: `python serial.py census.json [FOLDER]`."""
+"""The same census without runner, one file after the other: `python plain.py census.json [FOLDER]`."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""The same table by one loop and no runner: `serial.py ORDERS DATABASE`. Rows without a day are left out."""
+"""The same table by one loop and no runner: `plain.py ORDERS DATABASE`. Rows without a day are left out."""
 
 import csv
 import sqlite3

@@ -1,4 +1,4 @@
-"""The same as tasks.toml, one after the other: python serial.py ROOT PATTERN OUT."""
+"""The same as tasks.toml, one after the other: python plain.py ROOT PATTERN OUT."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The same crawl without runner, one page after the other: `python serial.py http://127.0.0.1:8000/ pages.jsonl`."""
+"""The same crawl without runner, one page after the other: `python plain.py http://127.0.0.1:8000/ pages.jsonl`."""
 
 import json
 import re
