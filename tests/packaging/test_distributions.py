@@ -119,12 +119,12 @@ def test_same_bytes_from_the_source_distribution(distributions, tmp_path):
 
 def test_a_front_end_builds_the_same_files_with_the_lowest_backend(distributions, tmp_path):
     """The backend writes its version into the wheel, so only the names can be the same."""
-    (tmp_path / "lowest.txt").write_text("hatchling==1.26.0\n")
+    (tmp_path / "lowest.txt").write_text("hatchling==1.27.0\n")
     uv = [sys.executable, "-m", "uv", "build", "-q", "--wheel", "--build-constraint", str(tmp_path / "lowest.txt")]
     execute(*uv, "--out-dir", str(tmp_path / "dist"), str(distributions.sdist), cwd=tmp_path)
     [wheel] = (tmp_path / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
-        assert "hatchling 1.26.0" in file.read(f"{NAME}.dist-info/WHEEL").decode()
+        assert "hatchling 1.27.0" in file.read(f"{NAME}.dist-info/WHEEL").decode()
     assert names_of(Distributions(distributions.sdist, wheel)) == names_of(distributions)
 
 
