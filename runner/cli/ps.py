@@ -11,13 +11,15 @@ from typer import Option
 
 from runner.cli.shared_options import DEFAULT_STATE, StateOption
 from runner.cli.streams import claim_stdout
-from runner.report.progress import ProgressTracker
+from runner.report.displays import queue_fields
+from runner.report.progress import ProgressTracker, worker_place
 from runner.text import format_duration, format_table, printable_line, size_or_empty, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner import events
+    from runner.report.progress import ProgressSnapshot
     from runner.store.running_runs import RunningRun
 
 #: What a worker does, in words.
@@ -67,7 +69,7 @@ class RunNow:
     running: RunningRun
     started: events.RunStarted
     last: events.Progress | None
-    stop_reason: str
+    progress: ProgressSnapshot
 
     @classmethod
     def read(cls, running: RunningRun) -> RunNow:
@@ -83,7 +85,7 @@ class RunNow:
                 last = event if isinstance(event, Progress) else last
         except UsageError:
             pass
-        return cls(running, tracker.started, last, tracker.take_snapshot().stop_reason)
+        return cls(running, tracker.started, last, tracker.take_snapshot())
 
     @property
     def seconds(self) -> float:
@@ -96,7 +98,7 @@ class RunNow:
         where = f"process {holder.pid}" if holder.is_here else f"process {holder.pid} on {printable_line(holder.host)}"
         going = f"for {format_duration(self.seconds)}" if self.started.unix else "began just now"
         head = f"{self.running.run}  {title}  {going}  ({where})"
-        stopping = [f"  stopping: {printable_line(self.stop_reason)}"] if self.stop_reason else []
+        stopping = [f"  stopping: {printable_line(self.progress.stop_reason)}"] if self.progress.stop_reason else []
         rows = [
             ("  task", "worker", "pid", "state", "for", "alive", "cpu", "memory", "items"),
             *(self._row(worker) for worker in self.workers()),
@@ -108,7 +110,7 @@ class RunNow:
         return (
             f"  {printable_line(worker['task'])}",
             printable_line(worker["worker"]),
-            str(worker["pid"] or ""),
+            printable_line(worker_place(worker["pid"], worker["node"] or "")),
             STATE_WORDS[worker["state"]],
             time_or_empty(worker["item_age"]),
             alive,
@@ -128,8 +130,8 @@ class RunNow:
             "here": holder.is_here,
             "began": self.started.unix or None,
             "seconds": round(self.seconds, 3),
-            "stopping": self.stop_reason or None,
-            "queues": {} if self.last is None else self.last.queues,
+            "stopping": self.progress.stop_reason or None,
+            "queues": {name: queue_fields(queue) for name, queue in self.progress.queues.items()},
             "workers": list(self.workers()),
         }
 
@@ -145,6 +147,7 @@ class RunNow:
                     "worker": worker.name,
                     "mode": modes.get(task, ""),
                     "pid": worker.pid,
+                    "node": worker.node or None,
                     "state": worker.state,
                     "item_age": None if worker.item_age is None else round(worker.item_age, 3),
                     "items": worker.items,
@@ -154,7 +157,7 @@ class RunNow:
     def _process_now(self, worker: events.WorkerNow, *, is_thread: bool) -> dict[str, Any]:
         """Return what its process is now; of a thread, and of a process elsewhere, what it has said itself."""
         told: dict[str, Any] = {"alive": None, "cpu": round(worker.cpu, 3), "memory": worker.memory}
-        if is_thread or not worker.pid or not self.running.holder.is_here:
+        if is_thread or worker.node or not worker.pid or not self.running.holder.is_here:
             return told
         import psutil
 

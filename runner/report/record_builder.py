@@ -211,14 +211,23 @@ class RecordBuilder:
         sources = [task.name for task in known.plan.tasks if not task.inputs]
         balance = Balance(
             read=sum(counts[name].sent for name in sources if name in counts),
-            **{name: sum(getattr(each, name) for each in counts.values()) for name in ("dead", "dropped", "repeated")},
+            dropped=sum(progress.dropped.values()),
+            **{name: sum(getattr(each, name) for each in counts.values()) for name in ("dead", "repeated")},
         )
         seconds = self._last - self._began
         tasks = tuple(
             _summarize_going_task(name, each, progress.workers.get(name, ()), seconds) for name, each in counts.items()
         )
         queues = tuple(
-            events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
+            events.QueueSummary(
+                queue,
+                dropped=progress.dropped.get(queue, 0),
+                left=length,
+                most=self._most[queue],
+                fullest=progress.fullest.get(queue),
+                oldest=progress.oldest.get(queue),
+            )
+            for queue, length in progress.queues.items()
         )
         nodes = tuple(self._nodes.values())
         found = replace(known, seconds=seconds, balance=balance, tasks=tasks, queues=queues, nodes=nodes)
