@@ -19,7 +19,8 @@ from runner.report.page import render_page
 from runner.report.page_server import PageServer
 from runner.report.record import parse_record
 from runner.store import records
-from runner.store.running_runs import find_holder, watch_run
+from runner.store.records import find_holder
+from runner.store.running_runs import watch_run
 
 #: Seconds between two looks at the record, between two touches that keep the run writing it, for the last page to be
 #: fetched by who was told of it, and for viewers to take the news of it.

@@ -113,7 +113,7 @@ class RunProcess:
 
     def send_stop(self, running: RunningRun, *, now: bool) -> bool:
         """Send it SIGTERM, and to end it `now` a second one; False: it has ended, and nothing was sent."""
-        from runner.store.running_runs import find_holder
+        from runner.store.records import find_holder
 
         if find_holder(running.folder) != self._holder or not self._holder.may_live():
             return False
@@ -149,7 +149,7 @@ class RunProcess:
 
 def _wait_for_stopping(folder: Path) -> None:
     """Wait until the run has heard the first signal, and not for long: two that come together count as one."""
-    from runner.store.running_runs import find_holder, read_status
+    from runner.store.records import find_holder, read_status
 
     until = time.monotonic() + _HEARD_SECONDS
     while STOPPING not in read_status(folder) and time.monotonic() < until and find_holder(folder) is not None:

@@ -92,7 +92,8 @@ class RunWatch:
     def new_events(self) -> Iterator[events.Event]:
         """Yield the events that have not been handed on yet."""
         from runner.report.status import parse_status
-        from runner.store.running_runs import read_status, watch_run
+        from runner.store.records import read_status
+        from runner.store.running_runs import watch_run
 
         if (now := time.monotonic()) >= self._next_touch:
             self._next_touch = now + TOUCH_INTERVAL
@@ -116,7 +117,7 @@ class RunWatch:
 
     def is_going_on(self) -> bool:
         """Return True while the process of the run lives."""
-        from runner.store.running_runs import find_holder
+        from runner.store.records import find_holder
 
         return find_holder(self.folder) is not None
 
