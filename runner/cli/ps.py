@@ -92,12 +92,23 @@ class RunNow:
         """How long it has been going on."""
         return max(0.0, time.time() - self.started.unix) if self.started.unix else 0.0
 
+    @property
+    def ledger_bytes(self) -> int | None:
+        """How large the ledger of a durable run is; None of another run."""
+        if not self.started.lives:
+            return None
+        from runner.store.ledger_summary import ledger_bytes
+
+        return ledger_bytes(self.running.folder)
+
     def lines(self) -> list[str]:
         """Return the run for people."""
         holder, title = self.running.holder, printable_line(self.started.title)
         where = f"process {holder.pid}" if holder.is_here else f"process {holder.pid} on {printable_line(holder.host)}"
         going = f"for {format_duration(self.seconds)}" if self.started.unix else "began just now"
-        head = f"{self.running.run}  {title}  {going}  ({where})"
+        ledger = "" if (size := self.ledger_bytes) is None else f", durable: {size_or_empty(size)}"
+        suspended = ", suspended" if holder.is_suspended() else ""
+        head = f"{self.running.run}  {title}  {going}  ({where}{ledger}{suspended})"
         stopping = [f"  stopping: {printable_line(self.progress.stop_reason)}"] if self.progress.stop_reason else []
         rows = [
             ("  task", "worker", "pid", "state", "for", "alive", "cpu", "memory", "items"),
@@ -131,6 +142,8 @@ class RunNow:
             "began": self.started.unix or None,
             "seconds": round(self.seconds, 3),
             "stopping": self.progress.stop_reason or None,
+            "suspended": holder.is_suspended(),
+            "ledger": self.ledger_bytes,
             "queues": {name: queue_fields(queue) for name, queue in self.progress.queues.items()},
             "workers": list(self.workers()),
         }

@@ -119,6 +119,9 @@ class RunProcess:
             return False
         try:
             self._send(signal.SIGTERM)
+            if self._holder.is_suspended():  # it would hear of it no sooner
+                sys.stderr.write(f"run {running.run} was suspended (Ctrl-Z): it goes on, to end\n")
+                self._send(signal.SIGCONT)
             if now:
                 _wait_for_stopping(running.folder)
                 self._send(signal.SIGTERM)

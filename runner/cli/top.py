@@ -81,7 +81,7 @@ class RunWatch:
     """Reads a run's status again and again, and hands on what is new in it."""
 
     def __init__(self, running: RunningRun) -> None:
-        self.run, self.folder = running.run, running.folder
+        self.run, self.folder, self._holder = running.run, running.folder, running.holder
         self.progress = ProgressTracker()
         self._record = RecordBuilder()
         self._seen: set[str] = set()
@@ -123,6 +123,8 @@ class RunWatch:
 
     def find_limit(self) -> str:
         """Return the sentence that says what limits the run so far; an empty text where there is nothing to say."""
+        if self._holder.is_suspended():
+            return "the run is suspended (Ctrl-Z): `fg` in its terminal lets it go on"
         if (now := time.monotonic()) >= self._next_limit:
             self._next_limit = now + LIMIT_INTERVAL
             found = self._record.build_record().limit
@@ -131,7 +133,16 @@ class RunWatch:
 
     def snapshot(self) -> ProgressSnapshot:
         """Return the run as it is now."""
-        return replace(self.progress.take_snapshot(), limit=self.find_limit())
+        return self.complete_snapshot(self.progress.take_snapshot())
+
+    def complete_snapshot(self, snapshot: ProgressSnapshot) -> ProgressSnapshot:
+        """Add what limits the run, and how large its ledger is if it is durable."""
+        size = None
+        if self.progress.started.lives:
+            from runner.store.ledger_summary import ledger_bytes
+
+            size = ledger_bytes(self.folder)
+        return replace(snapshot, limit=self.find_limit(), ledger_bytes=size)
 
     def describe_end(self) -> str:
         """Return how the run has ended, in a line."""
@@ -178,7 +189,7 @@ def _follow(watch: RunWatch, *, as_json: bool) -> None:
     printer = Printer(1, 1)
     display = create_display("json" if as_json else "auto", printer, log="prefix", fd=1)
     assert display is not None
-    display.find_limit = watch.find_limit
+    display.complete_snapshot = watch.complete_snapshot
     try:
         while True:
             going = watch.is_going_on()  # before the look: the last status is shown

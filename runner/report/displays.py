@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.report.progress import ProgressTracker
@@ -27,8 +26,8 @@ class Display:
     def __init__(self, printer: Printer) -> None:
         self._progress = ProgressTracker()
         self._printer = printer
-        #: Says what limits the run, where somebody has worked that out.
-        self.find_limit: Callable[[], str] = str
+        #: Adds what events do not tell, where somebody knows it: what limits the run, how large its ledger is.
+        self.complete_snapshot: Callable[[ProgressSnapshot], ProgressSnapshot] | None = None
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and show the progress when that is new."""
@@ -39,7 +38,8 @@ class Display:
         raise NotImplementedError
 
     def _take_snapshot(self) -> ProgressSnapshot:
-        return replace(self._progress.take_snapshot(), limit=self.find_limit())
+        snapshot = self._progress.take_snapshot()
+        return snapshot if self.complete_snapshot is None else self.complete_snapshot(snapshot)
 
     def close(self) -> None:
         """Leave nothing of the display where it would be in the way: the run is over."""
@@ -138,6 +138,8 @@ def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
     told: dict[str, Any] = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
     if snapshot.limit:
         told["limit"] = snapshot.limit
+    if snapshot.ledger_bytes is not None:
+        told["ledger"] = snapshot.ledger_bytes
     if (stuck := snapshot.longest) is not None:
         told["longest"] = {
             "task": stuck.task,

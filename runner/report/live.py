@@ -13,7 +13,7 @@ from rich.color import ColorSystem
 from rich.style import Style
 
 from runner.report.progress import WORTH_SAYING
-from runner.text import count_or_empty, format_count, format_duration, printable_line
+from runner.text import count_or_empty, format_count, format_duration, printable_line, size_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,7 @@ class LiveRenderer:
         share = snapshot.done_share
         parts += [f"{format_count(snapshot.items_read)} read"] if share is None else []
         parts += snapshot.describe_done()
+        parts += [f"durable, {size_or_empty(snapshot.ledger_bytes)}"] if snapshot.ledger_bytes is not None else []
         parts += [f"{format_count(snapshot.dead)} dead"] if snapshot.dead else []
         parts += [f"{format_count(snapshot.dropped)} dropped"] if snapshot.dropped else []
         parts += [f"stopping: {printable_line(snapshot.stop_reason)}"] if snapshot.stop_reason else []

@@ -76,6 +76,7 @@ class ProgressSnapshot:
     """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds.
 
     `limit` says what limits it, where that was worked out. `longest` is the worker whose item takes longest.
+    `ledger_bytes` is how large the ledger of a durable run is, where that was looked at.
     Of a durable run that goes on, `life` is the number of this life, and `done_before` the items done before it.
     """
 
@@ -94,6 +95,7 @@ class ProgressSnapshot:
     dropped: int = 0
     limit: str = ""
     longest: StuckWorker | None = None
+    ledger_bytes: int | None = None
 
     @property
     def done_share(self) -> float | None:
