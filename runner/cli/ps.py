@@ -47,17 +47,19 @@ def ps(
 
       runner ps --json
     """
-    from runner.store import run_folders
-    from runner.store.running_runs import find_running
+    from runner.store.running_runs import check_watched_folder, find_running, is_writable
 
     document = claim_stdout() if as_json else None
-    run_folders.check_state_folder(state)
+    check_watched_folder(state, "ps")
     found = [RunNow.read(each) for each in find_running(state)]
     if document is not None:
         document(json.dumps([each.as_json() for each in found], indent=2))
         return
     if not found:
-        print(f"no run is going on in {printable_line(str(state))}")
+        unlisted = (
+            "" if is_writable(state) else "; it cannot be written, so a run here keeps no record and is not listed"
+        )
+        print(f"no run is going on in {printable_line(str(state))}{unlisted}")
     for number, each in enumerate(found):
         print("\n".join(["", *each.lines()] if number else each.lines()))
 

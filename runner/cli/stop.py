@@ -55,9 +55,9 @@ def stop(
 
       runner stop last --no-wait
     """
-    from runner.store import run_folders
+    from runner.store.running_runs import check_watched_folder
 
-    run_folders.check_state_folder(state)
+    check_watched_folder(state, "stop")
     chosen = _select(state, run)
     holder = chosen.holder
     if not holder.is_here or not holder.pid:

@@ -59,10 +59,9 @@ def top(
 
       runner top --web
     """
-    from runner.store import run_folders
-    from runner.store.running_runs import select_running
+    from runner.store.running_runs import check_watched_folder, select_running
 
-    run_folders.check_state_folder(state)
+    check_watched_folder(state, "top")
     if web and (once or as_json):
         raise UsageError("--web shows the run in a browser: without --once and --json")
     watch = RunWatch(select_running(state, run))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,44 @@ class RunningRun:
     folder: Path
     holder: LockHolder
     status: str
+
+
+def check_watched_folder(state: Path, verb: str) -> None:
+    """Raise UsageError for a state folder of another user, UnsafeFolder for one that must not be used."""
+    owner = _foreign_owner(state)
+    if owner is not None:
+        command = shlex.join(["sudo", "-u", owner, "runner", verb, "--state", str(state.absolute())])
+        raise UsageError(f"{state} belongs to user {owner}, who alone sees its runs and ends them: {command}")
+    run_folders.check_state_folder(state)
+
+
+def _foreign_owner(state: Path) -> str | None:
+    """Return the name of the user whose state folder it is; None: it is this user's, or may be looked into."""
+    try:
+        owner = state.stat().st_uid
+    except OSError:
+        return None
+    is_open = owner == 0 and _is_readable(state) and (_is_readable(state / "runs") or not (state / "runs").exists())
+    return None if owner == os.geteuid() or is_open else _user_name(owner)
+
+
+def _is_readable(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+def is_writable(state: Path) -> bool:
+    """Return True if a run can keep something in a state folder, which may be missing."""
+    there = next(each for each in (state.absolute(), *state.absolute().parents) if each.exists())
+    return os.access(there, os.W_OK | os.X_OK)
+
+
+def _user_name(number: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # of another machine, or a container
+        return f"#{number}"
 
 
 def find_running(state: Path) -> list[RunningRun]:

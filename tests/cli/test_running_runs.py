@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -21,11 +24,9 @@ from topology_runs import wait_for
 from runner import events
 from runner.cli import app
 from runner.cli.top import RunWatch
+from runner.errors import UsageError
 from runner.report import status
 from runner.store import records, run_lock, running_runs
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILE = """
     title = "Endless"
@@ -250,6 +251,68 @@ def test_a_folder_that_others_may_write_is_refused(hold: Any, tmp_path: Path, co
         outcome = command(tmp_path, verb)
         assert outcome.exit == 3, outcome
         assert "other users may write" in outcome.err
+
+
+ONLY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@ONLY_ROOT
+def test_a_folder_of_another_user_names_that_user_and_the_command(tmp_path: Path, command: Command) -> None:
+    state = tmp_path / ".runner"
+    state.mkdir(mode=0o700)
+    os.chown(state, 65534, 65534)
+    owner = pwd.getpwuid(65534).pw_name
+    for verb in ("ps", "top", "stop"):
+        outcome = command(tmp_path, verb)
+        assert outcome.exit == 2, outcome
+        assert outcome.err == (
+            f".runner belongs to user {owner}, who alone sees its runs and ends them: "
+            f"sudo -u {owner} runner {verb} --state {state}\n"
+        )
+
+
+@ONLY_ROOT
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # the child starts no thread
+@pytest.mark.parametrize(("mode", "is_refused"), [(0o700, True), (0o755, False)])
+def test_another_user_is_told_whose_run_it_is(mode: int, is_refused: bool) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        state = Path(made) / ".runner"
+        state.mkdir()
+        state.chmod(mode)
+        told, tell = os.pipe()
+        if not (child := os.fork()):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                running_runs.check_watched_folder(state, "ps")
+            except UsageError as error:
+                os.write(tell, str(error).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(tell)
+        said = os.read(told, 4096).decode()
+        os.close(told)
+        assert ("belongs to user root, who alone sees its runs" in said) is is_refused
+
+
+def test_where_nothing_can_be_written_the_run_and_ps_say_so_at_once(
+    project: Any, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = project({"tasks.toml": '[tasks.sleep]\ncall = "std.sleep"\nargs = [0]\nmode = "thread"\n'})
+    (made.path / ".runner").write_text("a file is in the way", encoding="utf-8")
+    outcome = made.run()
+    assert outcome.exit == 0, outcome
+    first = outcome.err.splitlines()[0]
+    assert first.startswith("the record of this run cannot be kept in ")
+    assert first.endswith("; `runner ps`, `top` and `stop` do not see it")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (made.path / ".runner").unlink()
+    shown = command(made.path, "ps").out
+    assert shown == (
+        "no run is going on in .runner; it cannot be written, so a run here keeps no record and is not listed\n"
+    )
 
 
 def test_top_once_shows_tasks_queues_and_what_limits_the_run(project: Any, command: Command) -> None:
