@@ -125,7 +125,7 @@ class RunNow:
             printable_line(worker["worker"]),
             printable_line(worker_place(worker["pid"], worker["node"] or "")),
             STATE_WORDS[worker["state"]],
-            time_or_empty(worker["item_age"]),
+            time_or_empty(worker["item_age"] or None),  # 0: it was another item a moment ago
             alive,
             time_or_empty(worker["cpu"] or None),
             size_or_empty(worker["memory"]),

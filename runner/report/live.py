@@ -79,7 +79,14 @@ class LiveRenderer:
         return self._style_text(text, "bold")
 
     def _last_lines(self, snapshot: ProgressSnapshot) -> list[str]:
+        """Say what limits the run, which lanes hold up a queue, and which worker takes long."""
         told = [printable_line(snapshot.limit)] if snapshot.limit else []
+        for queue in snapshot.queues.values():
+            if (bucket := queue.limiting_bucket) is not None:
+                of_all = f"{format_count(bucket.items)} of {format_count(queue.length)}"
+                where = f"in bucket {bucket.number} of {bucket.buckets}"
+                since = f"the first for {format_duration(bucket.seconds)}"
+                told.append(f"{printable_line(queue.name)}: {of_all} wait {where}, {since}")
         if (stuck := snapshot.longest) is not None:
             process = f" ({stuck.place})" if stuck.place else ""
             who = f"{printable_line(stuck.worker)}{printable_line(process)}"
@@ -142,8 +149,6 @@ def _describe_waiting(queue: QueueRow) -> Iterator[str]:
         yield f"{format_count(queue.dropped)} dropped"
     if queue.oldest is not None and queue.oldest >= WORTH_SAYING:
         yield f"oldest {format_duration(queue.oldest)}"
-    if (bucket := queue.limiting_bucket) is not None:
-        yield f"{format_count(bucket.items)} in bucket {bucket.number} of {bucket.buckets}"
     if queue.wait is not None and queue.wait >= WORTH_SAYING:
         yield f"about {format_duration(queue.wait)} to wait"
 

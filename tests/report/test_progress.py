@@ -186,20 +186,23 @@ def test_colour_only_where_it_is_wanted(color: bool) -> None:
     )
 
 
-def queue_line(queue: QueueRow, columns: int = 100) -> str:
+def frame_of(queue: QueueRow, columns: int = 100) -> list[str]:
     tasks = (TaskRow("read", "running", progress(1.0, 1, 1).tasks["read"], outputs=("lines",)),)
     snapshot = ProgressSnapshot("T", 9.0, tasks, {"lines": queue})
-    return LiveRenderer(color=False).render_frame(snapshot, columns, 24)[-1][0]
+    return [line for line, _ in LiveRenderer(color=False).render_frame(snapshot, columns, 24)][3:]
 
 
 def test_a_queue_says_what_was_dropped_how_long_the_oldest_waits_and_which_bucket_holds_it_up() -> None:
     stuck = events.FullestBucket(5, 128, 700, 31.0)
-    assert queue_line(QueueRow("lines", 990, 1000, 0.2, 0.4)).endswith("990 of 1,000")
-    shown = queue_line(QueueRow("lines", 990, 1000, 80.0, 31.0, 12, stuck), 140)
-    assert shown.endswith("990 of 1,000, 12 dropped, oldest 31s, 700 in bucket 5 of 128, about 1m20s to wait")
-    assert queue_line(QueueRow("lines", 990, 1000, 80.0, 31.0, 12, stuck), 80).endswith(", 12 dropped, oldest 31s")
+    [line] = frame_of(QueueRow("lines", 990, 1000, 0.2, 0.4))
+    assert line.endswith("990 of 1,000")
+    full = QueueRow("lines", 990, 1000, 80.0, 31.0, 12, stuck)
+    line, last = frame_of(full, 140)
+    assert line.endswith("990 of 1,000, 12 dropped, oldest 31s, about 1m20s to wait")
+    assert last == "lines: 700 of 990 wait in bucket 5 of 128, the first for 31s"
+    assert frame_of(full, 80)[0].endswith(", 12 dropped, oldest 31s")
     for bucket in (events.FullestBucket(5, 128, 30, 31.0), events.FullestBucket(5, 128, 700, 0.1)):  # it limits nothing
-        assert "bucket" not in queue_line(QueueRow("lines", 990, 1000, 80.0, 31.0, 12, bucket), 140)
+        assert len(frame_of(replace(full, fullest=bucket), 140)) == 1
 
 
 def test_the_worker_that_has_been_at_one_item_for_long_is_named_with_its_process_and_machine() -> None:
