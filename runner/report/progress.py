@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.ledger.balance import Balance
 from runner.structs import dataclass, field
 from runner.text import format_count, format_duration
 
@@ -234,6 +235,26 @@ class ProgressTracker:
         if now - began < 1.0 or after <= before:
             return None
         return (total - done) / (after - before) * (now - began)
+
+
+def balance_so_far(plan: events.RunPlan, now: events.Progress) -> Balance:
+    """Return the balance of a run that goes on: `left` is what is under way, queued or in the hands of a worker."""
+    letters = {task.dead for task in plan.tasks if task.dead}
+    read = made = done = dead = repeated = 0
+    for task in plan.tasks:
+        if (counts := now.tasks.get(task.name)) is None:
+            continue
+        repeated += counts.repeated
+        if not task.inputs:
+            read += counts.sent
+            continue
+        reads_letters = letters.issuperset(task.inputs)  # a dead letter was counted where its item died
+        surplus = counts.sent - (0 if reads_letters else counts.done)
+        made, done = made + max(0, surplus), done + max(0, -surplus)
+        dead += 0 if reads_letters else counts.dead
+    dropped = sum(now.dropped.values())
+    left = max(0, read + made - done - dead - dropped)
+    return Balance(read=read, made=made, done=done, dead=dead, dropped=dropped, left=left, repeated=repeated)
 
 
 def worker_place(pid: int, node: str) -> str:
