@@ -260,8 +260,8 @@ class _RunOutput:
     def _tell_unlisted(self, event: events.Event) -> None:
         """Say at once that the run cannot be seen from elsewhere: hours later that is too late."""
         records, quiet = self._records, self._options.quiet
-        if isinstance(event, events.RunStarted) and records is not None and records.write_error and not quiet:
-            self._console.print_message(f"{records.write_error}; `runner ps`, `top` and `stop` do not see it")
+        if isinstance(event, events.RunStarted) and records is not None and records.mark_error and not quiet:
+            self._console.print_message(records.mark_error)
 
     def end_display(self) -> None:
         """Take the display away: nothing goes on any more."""

@@ -40,29 +40,39 @@ _MOST_STATUS = 16 * 1024 * 1024
 
 
 class RecordFile:
-    """The record of one run. `write_error` says what the disk refuses; the run goes on."""
+    """The record of one run. `write_error` says what the disk refuses; the run goes on.
+
+    `mark_error` says why others cannot see that it goes on.
+    """
 
     def __init__(self, state: Path, run: str) -> None:
-        self.write_error = ""
+        self.write_error = self.mark_error = ""
         self._state, self._run = state, run
         self._lock: int | None = None
         self._fork_hook: ForkHook | None = None
 
     def mark_running(self) -> None:
         """Mark the run as going on until `close`; other processes can see it."""
-        with (
-            contextlib.suppress(OSError, UnsafeFolder),
-            run_folders.open_run_folder(self._state, self._run, make=True) as at,
-        ):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(GOING_FILE, dir_fd=at)
-            lock = self._lock = run_folders.create_file(at, GOING_FILE)
-            self._fork_hook = ForkHook(lambda: close_descriptors(lock))  # a daemon of a task's would go on holding it
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                write_holder(lock)
-            except OSError:  # where the disk has no locks, the number of its process has to do
-                os.unlink(GOING_FILE, dir_fd=at)
+        try:
+            with run_folders.open_run_folder(self._state, self._run, make=True) as at:
+                self._take_lock(at)
+        except UnsafeFolder:
+            pass  # the record says it
+        except OSError as error:
+            why = error.strerror or str(error)
+            unseen = "`runner ps`, `top` and `stop` do not see this run"
+            self.mark_error = f"{self._state} cannot be written ({why}): {unseen}"
+
+    def _take_lock(self, at: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(GOING_FILE, dir_fd=at)
+        lock = self._lock = run_folders.create_file(at, GOING_FILE)
+        self._fork_hook = ForkHook(lambda: close_descriptors(lock))  # a daemon of a task's would go on holding it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            write_holder(lock)
+        except OSError:  # where the disk has no locks, the number of its process has to do
+            os.unlink(GOING_FILE, dir_fd=at)
 
     def read_record(self) -> str:
         """Return the text of the record of a run that goes on. UsageError, or UnsafeFolder: it cannot be read."""

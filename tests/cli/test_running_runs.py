@@ -291,16 +291,19 @@ def follow_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(records.RecordFile(state, "20260101-000000-aa")) as kept:
         kept.mark_running()
         kept.write_status(status_of().encode())
-        looks = RunWatch.is_going_on
+        looks, asked = RunWatch.is_going_on, []
 
         def end(watch: RunWatch) -> bool:
-            going = looks(watch)
-            kept.write_record('{"exit_code": 143, "balance": {"read": 5, "done": 5}}')
-            kept.close()
-            return going
+            """Answer as it is; the run ends once its status has been seen."""
+            if asked:
+                kept.write_record('{"exit_code": 143, "balance": {"read": 5, "done": 5}}')
+                kept.close()
+            asked.append(looks(watch))
+            return asked[-1]
 
         monkeypatch.setattr(RunWatch, "is_going_on", end)
         top("last", state, as_json=True)
+        assert asked == [True, False]
 
 
 def test_top_ends_well_whatever_the_run_has_ended_with(
@@ -398,8 +401,9 @@ def test_where_nothing_can_be_written_the_run_and_ps_say_so_at_once(
     outcome = made.run()
     assert outcome.exit == 0, outcome
     first = outcome.err.splitlines()[0]
-    assert first.startswith("the record of this run cannot be kept in ")
-    assert first.endswith("; `runner ps`, `top` and `stop` do not see it")
+    assert first.endswith(
+        ".runner cannot be written (Not a directory): `runner ps`, `top` and `stop` do not see this run"
+    )
     monkeypatch.setattr(os, "access", lambda *_: False)
     (made.path / ".runner").unlink()
     shown = command(made.path, "ps").out
