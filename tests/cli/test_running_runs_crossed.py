@@ -102,7 +102,7 @@ def check_against_the_system(found: dict[str, Any], agents: list[int]) -> None:
         if worker["mode"] == "thread":
             assert (worker["pid"], worker["alive"]) == (found["pid"], None)
         elif worker["node"]:
-            assert worker["pid"] in theirs
+            assert worker["pid"] in {0, *theirs}, "0: it has not started yet"
             assert worker["alive"] is None, "a process of another machine was looked up here"
         elif worker["state"] not in {"ended", "starting"}:
             assert worker["alive"] is psutil.pid_exists(worker["pid"]) is True
@@ -119,21 +119,23 @@ def test_each_form_of_run_is_seen_and_stopped(project: Any, command: Callable[..
     if form == "agents":
         join = ".runner/runs/last/join"
         agents = [made.start("--join", join, f"--name=n{n}", "--places=2", verb="agent") for n in (1, 2)]
-    wait_for(lambda: is_executing(state, 4 if form == "agents" else 1), 60)
+    wait_for(lambda: is_executing(state), 60)
+    nodes = {"n1", "n2"} if form == "agents" else {None}
+    seen = lambda: command(made.path, "ps", "--json").json[0]["workers"]  # noqa: E731  one line
+    wait_for(lambda: nodes <= {each["node"] for each in seen() if each["pid"]}, 60)
     [found] = command(made.path, "ps", "--json").json
     assert (found["pid"], found["here"], found["suspended"]) == (running.process.pid, True, False)
     assert {worker["task"] for worker in found["workers"]} == {"make", "take"}
     assert (found["ledger"] is not None) is (form == "durable")
     check_against_the_system(found, [agent.process.pid for agent in agents])
     if form == "agents":
-        assert {worker["node"] for worker in found["workers"] if worker["task"] == "take"} == {"n1", "n2"}
         shown = command(made.path, "ps").out
         assert re.search(r"\b\d+@n1\b", shown)
         assert re.search(r"\b\d+@n2\b", shown)
     if form in {"lanes", "drops"}:  # it goes on until there is something of it to see
         key = "fullest" if form == "lanes" else "dropped"
         wait_for(lambda: command(made.path, "top", "--once", "--json").json["queues"]["q"].get(key), 60)
-    wait_for(lambda: (command(made.path, "top", "--once", "--json").json["queues"]["q"]["oldest"] or 0) > 0.2, 60)
+    wait_for(lambda: command(made.path, "top", "--once", "--json").json["queues"]["q"]["oldest"] is not None, 60)
     once = command(made.path, "top", "--once", "--json").json
     assert once["tasks"].keys() == {"make", "take"}
     assert once["queues"]["q"]["length"] <= 20
