@@ -243,6 +243,7 @@ class QueueSummary:
     """One queue at the end: `put` = `done` + `dead` + `dropped` + `left`, the sums over all its readers' copies.
 
     `most` is the longest that it was seen to be; `fullest` its fullest bucket when that held the most, if it has lanes.
+    `oldest`, in the record of a run that goes on, is for how many seconds the item has waited that has waited longest.
     """
 
     name: str
@@ -253,6 +254,7 @@ class QueueSummary:
     left: int = 0
     most: int = 0
     fullest: FullestBucket | None = None
+    oldest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,11 +318,17 @@ class Progress(Event):
     """The state of all tasks and queues: four times a second, and only if a display or a plugin listens.
 
     `tasks` by name; `queues` is how many items wait in each queue, without those that workers hold; `workers` by task.
+    `oldest` is for how many seconds the item has waited that has waited longest, of queues in which one waits: arrivals
+    are noted four times a second. `dropped` are the items that a queue, or its readers, have dropped so far, if any;
+    `fullest` the fullest buckets of queues with lanes.
     """
 
     tasks: dict[str, TaskCounts]
     queues: dict[str, int]
     workers: dict[str, tuple[WorkerNow, ...]] = field(default_factory=dict)
+    oldest: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    fullest: dict[str, FullestBucket] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

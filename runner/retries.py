@@ -210,7 +210,8 @@ def _goes_on(path: Path) -> bool:
     record = path.with_name(records.RECORD_FILE)
     until = monotonic() + _DYING_SECONDS
     while records.is_going_on(record, found := records.read_unchecked(record)):
-        if monotonic() > until or psutil.pid_exists(found["pid"]):
+        pid = found.get("pid")
+        if monotonic() > until or not isinstance(pid, int) or psutil.pid_exists(pid):
             return True
         sleep(0.02)
     return False

@@ -250,12 +250,18 @@ class _RunOutput:
             self._display = create_display(options.progress, self.printer, log=log, fd=options.err)
         told = (self._recorder, self._console, self._display, self._journal)
         heard = [each.handle_event for each in told if each is not None]
-        self._subscribers = [*heard, *filter(None, [options.on_event])]
+        self._subscribers = [*heard, self._tell_unlisted, *filter(None, [options.on_event])]
 
     def publish(self, event: events.Event) -> None:
         """Tell all of them."""
         for handle_event in self._subscribers:
             handle_event(event)
+
+    def _tell_unlisted(self, event: events.Event) -> None:
+        """Say at once that the run cannot be seen from elsewhere: hours later that is too late."""
+        records, quiet = self._records, self._options.quiet
+        if isinstance(event, events.RunStarted) and records is not None and records.mark_error and not quiet:
+            self._console.print_message(records.mark_error)
 
     def end_display(self) -> None:
         """Take the display away: nothing goes on any more."""

@@ -168,12 +168,20 @@ def _skip_pydantic() -> None:
                     return value
                 if self.annotation == list[str] and isinstance(value, (list, tuple)):
                     return list(value)
+                if self.annotation is Path and isinstance(value, (str, Path)) and _takes_any_path(self.parameter_info):
+                    return Path(value)
             return usual(param.type_descriptor).coerce(value, param, ctx)
 
     def build(descriptor: Any) -> Any:
         return Late(descriptor.parameter_info, descriptor.annotation)
 
     typer.core.build_runtime_param = build  # type: ignore[attr-defined]
+
+
+def _takes_any_path(info: Any) -> bool:
+    """Return True if a path is taken as it is: nothing of what may be there is looked at."""
+    looks = ("exists", "writable", "readable", "resolve_path", "allow_dash", "path_type")
+    return info.file_okay and info.dir_okay and not any(getattr(info, name) for name in looks)
 
 
 def _plugin_commands() -> dict[str, list[Plugin]]:

@@ -71,11 +71,18 @@ def leave_ended_run(
 
 def describe_ended_run(folder: Path) -> tuple[int | None, str]:
     """Return the exit code of a run that goes on no more, None where it has left none, and its end in words."""
-    from runner.cli.listing import describe_outcome_of
+    from runner.cli.listing import describe_outcome_of, resume_command
     from runner.report.record import describe_exit_code
+    from runner.store.ledger_file import LEDGER_FILE
+    from runner.store.ledger_summary import summarize_ledger
 
     record = records.read_unchecked(folder / records.RECORD_FILE)
     code = record.get("exit_code")
-    if not isinstance(code, int):
-        return None, f"run {folder.name} has ended without a word: it was killed, or its record was not kept"
-    return code, f"run {folder.name} {describe_exit_code(code)} (exit {code})  {describe_outcome_of(record)}"
+    text = f"run {folder.name} has ended without a word: it was killed, or its record was not kept"
+    if isinstance(code, int):
+        text = f"run {folder.name} {describe_exit_code(code)} (exit {code})  {describe_outcome_of(record)}"
+    if (folder / LEDGER_FILE).exists():
+        ledger = summarize_ledger(folder)
+        if ledger is not None and ledger.holder is None and not ledger.is_complete:
+            text += f"\ngo on with it: {resume_command(folder.parents[1], folder.name)}"
+    return code if isinstance(code, int) else None, text

@@ -19,7 +19,8 @@ from runner.report.page import render_page
 from runner.report.page_server import PageServer
 from runner.report.record import parse_record
 from runner.store import records
-from runner.store.running_runs import find_holder, watch_run
+from runner.store.records import find_holder
+from runner.store.running_runs import watch_run
 
 #: Seconds between two looks at the record, between two touches that keep the run writing it, for the last page to be
 #: fetched by who was told of it, and for viewers to take the news of it.
@@ -42,13 +43,13 @@ def serve_page(folder: Path, server: PageServer, patience: float = 0.0) -> None:
             watch_run(folder, record=True)
         changed = _changed_at(path)
         if changed != seen:
-            seen, page = changed, _render(path) or page
+            seen, page = changed, _render(path, goes_on=going) or page
             server.publish(page, last=False)
         if not going and (page or now >= until):
             break
         time.sleep(LOOK_INTERVAL)
     had_viewers = server.has_viewers
-    server.publish(_render(path) or page, last=True)
+    server.publish(_render(path, goes_on=False) or page, last=True)
     if had_viewers:
         server.wait_for_viewers(LAST_SECONDS)
         time.sleep(FETCH_SECONDS)
@@ -61,10 +62,10 @@ def _changed_at(path: Path) -> int:
         return 0
 
 
-def _render(path: Path) -> str:
+def _render(path: Path, *, goes_on: bool) -> str:
     """Return the page of a record; empty where there is none that can be read."""
     try:
-        return render_page(parse_record(records.read_record(path), str(path)), live=True)
+        return render_page(parse_record(records.read_record(path), str(path)), live=True, goes_on=goes_on)
     except RunnerError:
         return ""
 

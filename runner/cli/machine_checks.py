@@ -39,7 +39,7 @@ _EXTRAS = (
     ("cluster", "cryptography", 'several machines, `engine = "agents"`'),
     ("ray", "ray", '`engine = "ray"`'),
     ("metrics", "prometheus_client", "the plugin of examples/metrics"),
-    ("watch", "watchfiles", "`--watch`"),
+    ("watch", "watchfiles", "`runner run --watch` and `runner test --watch`"),
 )
 
 

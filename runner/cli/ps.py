@@ -11,13 +11,15 @@ from typer import Option
 
 from runner.cli.shared_options import DEFAULT_STATE, StateOption
 from runner.cli.streams import claim_stdout
-from runner.report.progress import ProgressTracker
+from runner.report.displays import queue_fields
+from runner.report.progress import ProgressTracker, worker_place
 from runner.text import format_duration, format_table, printable_line, size_or_empty, time_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner import events
+    from runner.report.progress import ProgressSnapshot
     from runner.store.running_runs import RunningRun
 
 #: What a worker does, in words.
@@ -45,17 +47,19 @@ def ps(
 
       runner ps --json
     """
-    from runner.store import run_folders
-    from runner.store.running_runs import find_running
+    from runner.store.running_runs import check_watched_folder, find_running, is_writable
 
     document = claim_stdout() if as_json else None
-    run_folders.check_state_folder(state)
+    check_watched_folder(state, "ps")
     found = [RunNow.read(each) for each in find_running(state)]
     if document is not None:
         document(json.dumps([each.as_json() for each in found], indent=2))
         return
     if not found:
-        print(f"no run is going on in {printable_line(str(state))}")
+        unlisted = (
+            "" if is_writable(state) else "; it cannot be written, so a run here keeps no record and is not listed"
+        )
+        print(f"no run is going on in {printable_line(str(state))}{unlisted}")
     for number, each in enumerate(found):
         print("\n".join(["", *each.lines()] if number else each.lines()))
 
@@ -67,7 +71,7 @@ class RunNow:
     running: RunningRun
     started: events.RunStarted
     last: events.Progress | None
-    stop_reason: str
+    progress: ProgressSnapshot
 
     @classmethod
     def read(cls, running: RunningRun) -> RunNow:
@@ -83,20 +87,31 @@ class RunNow:
                 last = event if isinstance(event, Progress) else last
         except UsageError:
             pass
-        return cls(running, tracker.started, last, tracker.take_snapshot().stop_reason)
+        return cls(running, tracker.started, last, tracker.take_snapshot())
 
     @property
     def seconds(self) -> float:
         """How long it has been going on."""
         return max(0.0, time.time() - self.started.unix) if self.started.unix else 0.0
 
+    @property
+    def ledger_bytes(self) -> int | None:
+        """How large the ledger of a durable run is; None of another run."""
+        if not self.started.lives:
+            return None
+        from runner.store.ledger_summary import ledger_bytes
+
+        return ledger_bytes(self.running.folder)
+
     def lines(self) -> list[str]:
         """Return the run for people."""
         holder, title = self.running.holder, printable_line(self.started.title)
         where = f"process {holder.pid}" if holder.is_here else f"process {holder.pid} on {printable_line(holder.host)}"
         going = f"for {format_duration(self.seconds)}" if self.started.unix else "began just now"
-        head = f"{self.running.run}  {title}  {going}  ({where})"
-        stopping = [f"  stopping: {printable_line(self.stop_reason)}"] if self.stop_reason else []
+        ledger = "" if (size := self.ledger_bytes) is None else f", durable: {size_or_empty(size)}"
+        suspended = ", suspended" if holder.is_suspended() else ""
+        head = f"{self.running.run}  {title}  {going}  ({where}{ledger}{suspended})"
+        stopping = [f"  stopping: {printable_line(self.progress.stop_reason)}"] if self.progress.stop_reason else []
         rows = [
             ("  task", "worker", "pid", "state", "for", "alive", "cpu", "memory", "items"),
             *(self._row(worker) for worker in self.workers()),
@@ -108,9 +123,9 @@ class RunNow:
         return (
             f"  {printable_line(worker['task'])}",
             printable_line(worker["worker"]),
-            str(worker["pid"] or ""),
+            printable_line(worker_place(worker["pid"], worker["node"] or "")),
             STATE_WORDS[worker["state"]],
-            time_or_empty(worker["item_age"]),
+            time_or_empty(worker["item_age"] or None),  # 0: it was another item a moment ago
             alive,
             time_or_empty(worker["cpu"] or None),
             size_or_empty(worker["memory"]),
@@ -128,8 +143,10 @@ class RunNow:
             "here": holder.is_here,
             "began": self.started.unix or None,
             "seconds": round(self.seconds, 3),
-            "stopping": self.stop_reason or None,
-            "queues": {} if self.last is None else self.last.queues,
+            "stopping": self.progress.stop_reason or None,
+            "suspended": holder.is_suspended(),
+            "ledger": self.ledger_bytes,
+            "queues": {name: queue_fields(queue) for name, queue in self.progress.queues.items()},
             "workers": list(self.workers()),
         }
 
@@ -145,6 +162,7 @@ class RunNow:
                     "worker": worker.name,
                     "mode": modes.get(task, ""),
                     "pid": worker.pid,
+                    "node": worker.node or None,
                     "state": worker.state,
                     "item_age": None if worker.item_age is None else round(worker.item_age, 3),
                     "items": worker.items,
@@ -154,7 +172,7 @@ class RunNow:
     def _process_now(self, worker: events.WorkerNow, *, is_thread: bool) -> dict[str, Any]:
         """Return what its process is now; of a thread, and of a process elsewhere, what it has said itself."""
         told: dict[str, Any] = {"alive": None, "cpu": round(worker.cpu, 3), "memory": worker.memory}
-        if is_thread or not worker.pid or not self.running.holder.is_here:
+        if is_thread or worker.node or not worker.pid or not self.running.holder.is_here:
             return told
         import psutil
 

@@ -229,7 +229,7 @@ ColorOption = Annotated[
         autocompletion=lambda: COLORS,
     ),
 ]
-StateOption = Annotated[Path, Option(metavar="FOLDER", help="Where runs are kept (`state` in [run]).")]
+StateOption = Annotated[Path, Option(metavar="FOLDER", readable=False, help="Where runs are kept (`state` in [run]).")]
 
 
 def file_or_default(file: str | None, verb: str) -> str:

@@ -56,9 +56,9 @@ def stop(
 
       runner stop last --no-wait
     """
-    from runner.store import run_folders
+    from runner.store.running_runs import check_watched_folder
 
-    run_folders.check_state_folder(state)
+    check_watched_folder(state, "stop")
     chosen = _select(state, run)
     holder = chosen.holder
     if not holder.is_here or not holder.pid:
@@ -114,12 +114,15 @@ class RunProcess:
 
     def send_stop(self, running: RunningRun, *, now: bool) -> bool:
         """Send it SIGTERM, and to end it `now` a second one; False: it has ended, and nothing was sent."""
-        from runner.store.running_runs import find_holder
+        from runner.store.records import find_holder
 
         if find_holder(running.folder) != self._holder or not self._holder.may_live():
             return False
         try:
             self._send(signal.SIGTERM)
+            if self._holder.is_suspended():  # it would hear of it no sooner
+                sys.stderr.write(f"run {running.run} was suspended (Ctrl-Z): it goes on, to end\n")
+                self._send(signal.SIGCONT)
             if now:
                 _wait_for_stopping(running.folder)
                 self._send(signal.SIGTERM)
@@ -150,7 +153,7 @@ class RunProcess:
 
 def _wait_for_stopping(folder: Path) -> None:
     """Wait until the run has heard the first signal, and not for long: two that come together count as one."""
-    from runner.store.running_runs import find_holder, read_status
+    from runner.store.records import find_holder, read_status
 
     until = time.monotonic() + _HEARD_SECONDS
     while STOPPING not in read_status(folder) and time.monotonic() < until and find_holder(folder) is not None:

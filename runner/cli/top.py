@@ -61,10 +61,9 @@ def top(
 
       runner top --web
     """
-    from runner.store import run_folders
-    from runner.store.running_runs import select_running
+    from runner.store.running_runs import check_watched_folder, select_running
 
-    run_folders.check_state_folder(state)
+    check_watched_folder(state, "top")
     if web and (once or as_json):
         raise UsageError("--web shows the run in a browser: without --once and --json")
     watch = RunWatch(select_running(state, run))
@@ -83,7 +82,7 @@ class RunWatch:
     """Reads a run's status again and again, and hands on what is new in it."""
 
     def __init__(self, running: RunningRun) -> None:
-        self.run, self.folder = running.run, running.folder
+        self.run, self.folder, self._holder = running.run, running.folder, running.holder
         self.progress = ProgressTracker()
         self._record = RecordBuilder()
         self._seen: set[str] = set()
@@ -94,7 +93,8 @@ class RunWatch:
     def new_events(self) -> Iterator[events.Event]:
         """Yield the events that have not been handed on yet."""
         from runner.report.status import parse_status
-        from runner.store.running_runs import read_status, watch_run
+        from runner.store.records import read_status
+        from runner.store.running_runs import watch_run
 
         if (now := time.monotonic()) >= self._next_touch:
             self._next_touch = now + TOUCH_INTERVAL
@@ -118,12 +118,14 @@ class RunWatch:
 
     def is_going_on(self) -> bool:
         """Return True while the process of the run lives."""
-        from runner.store.running_runs import find_holder
+        from runner.store.records import find_holder
 
         return find_holder(self.folder) is not None
 
     def find_limit(self) -> str:
         """Return the sentence that says what limits the run so far; an empty text where there is nothing to say."""
+        if self._holder.is_suspended():
+            return "the run is suspended (Ctrl-Z): `fg` in its terminal lets it go on"
         if (now := time.monotonic()) >= self._next_limit:
             self._next_limit = now + LIMIT_INTERVAL
             found = self._record.build_record().limit
@@ -132,7 +134,16 @@ class RunWatch:
 
     def snapshot(self) -> ProgressSnapshot:
         """Return the run as it is now."""
-        return replace(self.progress.take_snapshot(), limit=self.find_limit())
+        return self.complete_snapshot(self.progress.take_snapshot())
+
+    def complete_snapshot(self, snapshot: ProgressSnapshot) -> ProgressSnapshot:
+        """Add what limits the run, and how large its ledger is if it is durable."""
+        size = None
+        if self.progress.started.lives:
+            from runner.store.ledger_summary import ledger_bytes
+
+            size = ledger_bytes(self.folder)
+        return replace(snapshot, limit=self.find_limit(), ledger_bytes=size)
 
     def describe_end(self) -> str:
         """Return how the run has ended, in a line."""
@@ -179,7 +190,7 @@ def _follow(watch: RunWatch, *, as_json: bool) -> None:
     printer = Printer(1, 1)
     display = create_display("json" if as_json else "auto", printer, log="prefix", fd=1)
     assert display is not None
-    display.find_limit = watch.find_limit
+    display.complete_snapshot = watch.complete_snapshot
     try:
         while True:
             going = watch.is_going_on()  # before the look: the last status is shown

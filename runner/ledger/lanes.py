@@ -277,6 +277,11 @@ class LanedSubscription(Subscription):
         self._take_stock()
         return taken
 
+    def oldest_ticket(self) -> int | None:
+        """Return the ticket of the chunk that came first of those of which something waits; None: nothing does."""
+        waiting = [bucket.pieces[0].ticket for bucket in self.buckets.values() if bucket.pieces]
+        return min([*waiting, *self._asleep_tickets()], default=None)
+
     def fullest_bucket(self) -> tuple[int, int, ItemRange] | None:
         """Return the number of the fullest bucket, how many items wait in it, and the first; None: nothing waits."""
         waiting = [(bucket.items, number) for number, bucket in self.buckets.items() if bucket.pieces]

@@ -252,6 +252,21 @@ class Subscription:
             came_back = piece.attempts > 0 or piece.crashes > 0
             self._insert(self.ready_ranges, replace(piece, ticket=self.last_ticket, came_back=came_back))
 
+    def oldest_ticket(self) -> int | None:
+        """Return the ticket of the chunk that came first of those of which something waits; None: nothing does."""
+        waiting = [self._first_ticket(pieces) for pieces in (self.ready_ranges, *self.kept_for_task.values()) if pieces]
+        return min([*waiting, *self._asleep_tickets()], default=None)
+
+    def _first_ticket(self, pieces: deque[ItemRange]) -> int:
+        if self.order == "priority":
+            return min(piece.ticket for piece in pieces)
+        return pieces[0 if self.order == "fifo" else -1].ticket
+
+    def _asleep_tickets(self) -> list[int]:
+        """Return the tickets of what sleeps before a retry, and of what has come first of that which is not on disk."""
+        unkept = [self.unkept_ranges[0][1].ticket] if self.unkept_ranges else []
+        return [*unkept, *(ticket for _, ticket, *_ in self.sleeping_ranges)]
+
     def has_crashed(self, crashes: int) -> bool:
         """Return True if a piece that waits has so many crashes."""
         asleep = (piece for *_, piece, _ in self.sleeping_ranges)

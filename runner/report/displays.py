@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.report.progress import ProgressTracker
 from runner.text import format_count, format_duration, printable_line
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from runner import events
     from runner.report.printer import Printer
-    from runner.report.progress import ProgressSnapshot
+    from runner.report.progress import ProgressSnapshot, QueueRow
 
 #: Seconds between two lines for people, between two for programs, and before a tenth more is worth a line.
 PLAIN_INTERVAL, JSON_INTERVAL, MIN_TENTH_INTERVAL = 10.0, 1.0, 1.0
@@ -27,8 +26,8 @@ class Display:
     def __init__(self, printer: Printer) -> None:
         self._progress = ProgressTracker()
         self._printer = printer
-        #: Says what limits the run, where somebody has worked that out.
-        self.find_limit: Callable[[], str] = str
+        #: Adds what events do not tell, where somebody knows it: what limits the run, how large its ledger is.
+        self.complete_snapshot: Callable[[ProgressSnapshot], ProgressSnapshot] | None = None
 
     def handle_event(self, event: events.Event) -> None:
         """Take one more event, and show the progress when that is new."""
@@ -39,7 +38,8 @@ class Display:
         raise NotImplementedError
 
     def _take_snapshot(self) -> ProgressSnapshot:
-        return replace(self._progress.take_snapshot(), limit=self.find_limit())
+        snapshot = self._progress.take_snapshot()
+        return snapshot if self.complete_snapshot is None else self.complete_snapshot(snapshot)
 
     def close(self) -> None:
         """Leave nothing of the display where it would be in the way: the run is over."""
@@ -134,14 +134,35 @@ def progress_json(run: str, snapshot: ProgressSnapshot) -> str:
         }
         for task in snapshot.tasks
     }
-    queues = {
-        queue.name: {"length": queue.length, "size": queue.size, "wait": queue.wait and round(queue.wait, 3)}
-        for queue in snapshot.queues.values()
-    }
-    told: dict[str, float | str | None] = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
+    queues = {name: queue_fields(queue) for name, queue in snapshot.queues.items()}
+    told: dict[str, Any] = {"done": snapshot.done, "total": snapshot.total, "eta": snapshot.eta}
     if snapshot.limit:
         told["limit"] = snapshot.limit
+    if snapshot.ledger_bytes is not None:
+        told["ledger"] = snapshot.ledger_bytes
+    if (stuck := snapshot.longest) is not None:
+        told["longest"] = {
+            "task": stuck.task,
+            "worker": stuck.worker,
+            "process": stuck.place,
+            "seconds": round(stuck.seconds, 3),
+        }
     if snapshot.life > 1:
         told |= {"life": snapshot.life, "done_before": snapshot.done_before}
     head = {"progress": run, "title": snapshot.title, "seconds": round(snapshot.seconds, 3), **told}
     return json.dumps({**head, "tasks": tasks, "queues": queues})
+
+
+def queue_fields(queue: QueueRow) -> dict[str, Any]:
+    """Return a queue for programs, as `run --progress json`, `top --json` and `ps --json` tell it."""
+    found: dict[str, Any] = {
+        "length": queue.length,
+        "size": queue.size,
+        "wait": queue.wait and round(queue.wait, 3),
+        "oldest": queue.oldest and round(queue.oldest, 3),
+        "dropped": queue.dropped,
+    }
+    if (bucket := queue.fullest) is not None:
+        names = ("number", "buckets", "items")
+        found["fullest"] = {**{name: getattr(bucket, name) for name in names}, "seconds": round(bucket.seconds, 3)}
+    return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -114,6 +115,7 @@ def diagram_of_run(record: RunRecord) -> Diagram:
     tasks = {task.name: task for task in record.tasks}
     queues = {queue.name: queue for queue in record.queues}
     boxes: list[DiagramBox] = []
+    counts = partial(_queue_counts, goes_on=record.exit_code is None)
     for task in record.plan.tasks:
         key, ended = f"t.{task.name}", tasks.get(task.name)
         skipped = ended is not None and ended.how == "skipped"
@@ -122,7 +124,7 @@ def diagram_of_run(record: RunRecord) -> Diagram:
     for queue in record.plan.queues:
         key, seen = f"q.{queue.name}", queues.get(queue.name)
         load = min(1.0, seen.most / queue.size) if seen and queue.size else None
-        boxes.append(DiagramBox(key, printable_text(queue.name), "queue", _queue_counts(queue, seen), load_share=load))
+        boxes.append(DiagramBox(key, printable_text(queue.name), "queue", counts(queue, seen), load_share=load))
     return _connect_boxes(printable_line(record.title), boxes, record.plan.tasks)
 
 
@@ -139,11 +141,12 @@ def _task_counts(task: events.TaskPlanned, ended: events.TaskSummary | None) -> 
     return (*notes, *([", ".join(more)] if more else []), f"{ended.busy:.0%} busy")
 
 
-def _queue_counts(queue: events.QueuePlanned, seen: events.QueueSummary | None) -> tuple[str, ...]:
+def _queue_counts(queue: events.QueuePlanned, seen: events.QueueSummary | None, *, goes_on: bool) -> tuple[str, ...]:
     if seen is None:
         return ()
-    notes = [f"{seen.put:,} in"]
-    notes += [f"{count:,} {word}" for count, word in ((seen.dropped, "dropped"), (seen.left, "left")) if count]
+    notes = [f"{seen.put:,} in"] if not goes_on else []  # of a run that goes on, that is told at its end
+    left = "waiting" if goes_on else "left"
+    notes += [f"{count:,} {word}" for count, word in ((seen.dropped, "dropped"), (seen.left, left)) if count]
     full = queue.size is not None and seen.most >= queue.size
     return (*notes, f"full at {queue.size:,}" if full else f"at most {seen.most:,}")
 

@@ -12,9 +12,12 @@ from rich.cells import cell_len, set_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
-from runner.text import count_or_empty, format_count, format_duration, printable_line
+from runner.report.progress import WORTH_SAYING
+from runner.text import count_or_empty, format_count, format_duration, printable_line, size_or_empty
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runner.report.progress import ProgressSnapshot, QueueRow, TaskRow
 
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -22,8 +25,6 @@ _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 _SPARED = 3
 _NAME, _LEAST_NAME = 40, 8
 _BAR = 24
-#: So many seconds in a queue are worth a word.
-_WORTH_SAYING = 1.0
 _STYLES = {
     "waiting": "dim", "starting": "cyan", "running": "green", "ok": "dim", "failed": "bold red", "skipped": "yellow",
 }  # fmt: skip
@@ -48,9 +49,9 @@ class LiveRenderer:
         names += [2 + cell_len(printable_line(queue)) for queue in snapshot.queues]
         fixed = 9 + _CELLS
         name = min(max([_LEAST_NAME, *names]), _NAME, max(_LEAST_NAME, width - fixed))
-        limit = [printable_line(snapshot.limit)] if snapshot.limit and lines > _SPARED + 4 else []
-        room = max(1, lines - _SPARED - 2 - len(limit))
-        body = self._body_lines(snapshot, name, room) + limit
+        last = self._last_lines(snapshot) if lines > _SPARED + 5 else []
+        room = max(1, lines - _SPARED - 2 - len(last))
+        body = self._body_lines(snapshot, name, room, width) + last
         head = "".join(f"{word:>{size}}" for word, size in _HEADS)
         told = [self._heading_line(snapshot, width), self._style_text(f"{'task':<{name}} {'':<8}{head}", "dim"), *body]
         plain = [_COLOR.sub("", line) for line in told]
@@ -67,6 +68,7 @@ class LiveRenderer:
         share = snapshot.done_share
         parts += [f"{format_count(snapshot.items_read)} read"] if share is None else []
         parts += snapshot.describe_done()
+        parts += [f"durable, {size_or_empty(snapshot.ledger_bytes)}"] if snapshot.ledger_bytes is not None else []
         parts += [f"{format_count(snapshot.dead)} dead"] if snapshot.dead else []
         parts += [f"{format_count(snapshot.dropped)} dropped"] if snapshot.dropped else []
         parts += [f"stopping: {printable_line(snapshot.stop_reason)}"] if snapshot.stop_reason else []
@@ -76,7 +78,22 @@ class LiveRenderer:
             text += f"  {_draw_bar(share, cells)}"
         return self._style_text(text, "bold")
 
-    def _body_lines(self, snapshot: ProgressSnapshot, name: int, room: int) -> list[str]:
+    def _last_lines(self, snapshot: ProgressSnapshot) -> list[str]:
+        """Say what limits the run, which lanes hold up a queue, and which worker takes long."""
+        told = [printable_line(snapshot.limit)] if snapshot.limit else []
+        for queue in snapshot.queues.values():
+            if (bucket := queue.limiting_bucket) is not None:
+                of_all = f"{format_count(bucket.items)} of {format_count(queue.length)}"
+                where = f"in bucket {bucket.number} of {bucket.buckets}"
+                since = f"the first for {format_duration(bucket.seconds)}"
+                told.append(f"{printable_line(queue.name)}: {of_all} wait {where}, {since}")
+        if (stuck := snapshot.longest) is not None:
+            process = f" ({stuck.place})" if stuck.place else ""
+            who = f"{printable_line(stuck.worker)}{printable_line(process)}"
+            told.append(f"{who} has been at one item for {format_duration(stuck.seconds)}")
+        return told
+
+    def _body_lines(self, snapshot: ProgressSnapshot, name: int, room: int, width: int) -> list[str]:
         shown = list(snapshot.tasks)
         queues = sum(queue in snapshot.queues for task in shown for queue in task.outputs)
         with_queues = len(shown) + queues <= room
@@ -91,7 +108,7 @@ class LiveRenderer:
             for queue in task.outputs if with_queues else ():
                 if queue in snapshot.queues and queue not in seen:
                     seen.add(queue)
-                    rows.append(self._queue_line(snapshot.queues[queue], name))
+                    rows.append(self._queue_line(snapshot.queues[queue], name, width))
         if hidden:
             rows.append(self._style_text(f"… {hidden} more", "dim"))
         return rows
@@ -113,16 +130,27 @@ class LiveRenderer:
             rest = f"{rest:<{_CELLS}}  {counts.wanted} of {task.worker_range}"
         return f"{set_cell_size(printable_line(task.name), name)} {state}{rest}"
 
-    def _queue_line(self, queue: QueueRow, name: int) -> str:
+    def _queue_line(self, queue: QueueRow, name: int, width: int) -> str:
         head = set_cell_size(f"  {printable_line(queue.name)}", name)
         told, style = f"{format_count(queue.length)} waiting", "blue"
         if queue.size:
             share = queue.length / queue.size
             told = f"{_draw_bar(share, _BAR)} {format_count(queue.length)} of {format_count(queue.size)}"
             style = "yellow" if share >= 1 else "blue"
-        if queue.wait is not None and queue.wait >= _WORTH_SAYING:
-            told += f", about {format_duration(queue.wait)} to wait"
+        for more in _describe_waiting(queue):
+            if name + 1 + len(told) + len(more) + 2 <= width:  # what does not fit is left out, and not cut off
+                told += f", {more}"
         return f"{head} {self._style_text(told, style)}"
+
+
+def _describe_waiting(queue: QueueRow) -> Iterator[str]:
+    """Yield what is worth saying of what waits in a queue, what matters most first."""
+    if queue.dropped:
+        yield f"{format_count(queue.dropped)} dropped"
+    if queue.oldest is not None and queue.oldest >= WORTH_SAYING:
+        yield f"oldest {format_duration(queue.oldest)}"
+    if queue.wait is not None and queue.wait >= WORTH_SAYING:
+        yield f"about {format_duration(queue.wait)} to wait"
 
 
 def _draw_bar(share: float, cells: int) -> str:

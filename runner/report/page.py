@@ -78,10 +78,13 @@ _TABLE_ROWS = 12
 _QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
-def render_page(record: RunRecord, before: RunRecord | None = None, *, live: bool = False) -> str:
+def render_page(
+    record: RunRecord, before: RunRecord | None = None, *, live: bool = False, goes_on: bool | None = None
+) -> str:
     """Write the page of a run; with a comparison when there is another run to compare with.
 
-    `live`: the page is served, and asks its server for the next one whenever there is one.
+    `live`: the page is served, and asks its server for the next one whenever there is one. `goes_on`: of a run that has
+    not noted its end, if that is known; False: it was killed.
     """
     scripts = (_read_asset("uPlot.iife.min.js"), _read_asset("report.js"))
     style = "\n".join((_read_asset("uPlot.min.css"), SVG_STYLE, _read_asset("report.css")))
@@ -97,7 +100,7 @@ def render_page(record: RunRecord, before: RunRecord | None = None, *, live: boo
         "record": record,
         "live": live,
         "lines": bool(drawn["rates"] or drawn["fill"]),
-        "status": (_RANKS.get(record.exit_code, "bad"), describe_exit_code(record.exit_code)),
+        "status": _describe_status(record.exit_code, goes_on=goes_on),
         "began": _local_time(record.began),
         "picture": _draw_picture(record) if record.plan.tasks else "",
         "plots": {**drawn, "states": _WAITS},
@@ -116,6 +119,13 @@ def render_page(record: RunRecord, before: RunRecord | None = None, *, live: boo
         "bounds": {queue.name: queue for queue in record.plan.queues},
     }
     return str(_page_template().render(policy=policy, scripts=scripts, style=style, **view))
+
+
+def _describe_status(code: int | None, *, goes_on: bool | None) -> tuple[str, str]:
+    """Return the colour of the badge, and how the run has ended in words."""
+    if code is None and goes_on is not None:
+        return ("warn", "going on") if goes_on else ("bad", "was killed")
+    return _RANKS.get(code, "bad"), describe_exit_code(code)
 
 
 def _draw_picture(record: RunRecord) -> str:

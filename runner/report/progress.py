@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.ledger.balance import Balance
 from runner.structs import dataclass, field
 from runner.text import format_count, format_duration
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 #: Rates are of so many seconds.
 RATE_WINDOW = 5.0
+#: Seconds of waiting that are worth a word.
+WORTH_SAYING = 1.0
+#: And seconds of a worker at one item: many work on items of seconds.
+WORTH_NAMING = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +42,42 @@ class QueueRow:
     """One queue now; `size` is None when the file gives no bound.
 
     `wait` is how long, in seconds, a new item will wait at the rate of the last seconds; None where that is not known.
+    `oldest` is for how many seconds the item has waited that has waited longest; None: none waits. `dropped` are the
+    items that it, or its readers, have dropped. `fullest` is the fullest bucket of a queue with lanes.
     """
 
     name: str
     length: int
     size: int | None = None
     wait: float | None = None
+    oldest: float | None = None
+    dropped: int = 0
+    fullest: events.FullestBucket | None = None
+
+    @property
+    def limiting_bucket(self) -> events.FullestBucket | None:
+        """Return its fullest bucket, if that holds up the queue: most of what waits is in it, and waits for long."""
+        found = self.fullest
+        is_limit = found is not None and found.seconds >= WORTH_SAYING and 2 * found.items >= self.length
+        return found if is_limit else None
+
+
+@dataclass(frozen=True, slots=True)
+class StuckWorker:
+    """The worker that has been at its item for the longest time, `seconds`; `place` is "19228" or "19228@node"."""
+
+    task: str
+    worker: str
+    place: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressSnapshot:
     """The run now. `done` of `total` is what its sources have told (`Context.progress`), `eta` in seconds.
 
-    `limit` says what limits it, where that was worked out.
+    `limit` says what limits it, where that was worked out. `longest` is the worker whose item takes longest.
+    `ledger_bytes` is how large the ledger of a durable run is, where that was looked at.
     Of a durable run that goes on, `life` is the number of this life, and `done_before` the items done before it.
     """
 
@@ -67,6 +95,8 @@ class ProgressSnapshot:
     done_before: int = 0
     dropped: int = 0
     limit: str = ""
+    longest: StuckWorker | None = None
+    ledger_bytes: int | None = None
 
     @property
     def done_share(self) -> float | None:
@@ -138,18 +168,27 @@ class ProgressTracker:
             seconds=now.at - self.started.at,
             tasks=tasks,
             queues={
-                name: QueueRow(name, length, sizes.get(name), length / rates[name] if rates.get(name) else None)
+                name: QueueRow(
+                    name,
+                    length,
+                    sizes.get(name),
+                    length / rates[name] if rates.get(name) else None,
+                    now.oldest.get(name),
+                    now.dropped.get(name, 0),
+                    now.fullest.get(name),
+                )
                 for name, length in now.queues.items()
             },
             items_read=sum(now.tasks[name].sent for name in sources if name in now.tasks),
             dead=sum(counts.dead for counts in now.tasks.values()),
-            dropped=sum(counts.dropped for counts in now.tasks.values()),
+            dropped=sum(now.dropped.values()),
             done=done,
             total=total,
             eta=self._estimate_remaining(done, total),
             stop_reason=self._stopping,
             life=sum(life.count for life in lives) or 1,
             done_before=lives[-1].done_before if lives else 0,
+            longest=_find_longest(now),
         )
 
     def _task_row(self, name: str, counts: events.TaskCounts, planned: events.TaskPlanned | None) -> TaskRow:
@@ -196,3 +235,43 @@ class ProgressTracker:
         if now - began < 1.0 or after <= before:
             return None
         return (total - done) / (after - before) * (now - began)
+
+
+def balance_so_far(plan: events.RunPlan, now: events.Progress) -> Balance:
+    """Return the balance of a run that goes on: `left` is what is under way, queued or in the hands of a worker."""
+    letters = {task.dead for task in plan.tasks if task.dead}
+    read = made = done = dead = repeated = 0
+    for task in plan.tasks:
+        if (counts := now.tasks.get(task.name)) is None:
+            continue
+        repeated += counts.repeated
+        if not task.inputs:
+            read += counts.sent
+            continue
+        reads_letters = letters.issuperset(task.inputs)  # a dead letter was counted where its item died
+        surplus = counts.sent - (0 if reads_letters else counts.done)
+        made, done = made + max(0, surplus), done + max(0, -surplus)
+        dead += 0 if reads_letters else counts.dead
+    dropped = sum(now.dropped.values())
+    left = max(0, read + made - done - dead - dropped)
+    return Balance(read=read, made=made, done=done, dead=dead, dropped=dropped, left=left, repeated=repeated)
+
+
+def worker_place(pid: int, node: str) -> str:
+    """Return the process of a worker, with its machine if that is not this one.
+
+    >>> worker_place(19228, ""), worker_place(19228, "far"), worker_place(0, "")
+    ('19228', '19228@far', '')
+    """
+    return f"{pid or ''}@{node}" if node else str(pid or "")
+
+
+def _find_longest(now: events.Progress) -> StuckWorker | None:
+    """Return the worker that has been at its item for the longest time; None: none for so long that it is worth it."""
+    found = [
+        StuckWorker(task, worker.name, worker_place(worker.pid, worker.node), worker.item_age)
+        for task, workers in now.workers.items()
+        for worker in workers
+        if worker.item_age is not None and worker.item_age >= WORTH_NAMING
+    ]
+    return max(found, key=lambda each: each.seconds, default=None)

@@ -17,6 +17,7 @@ from runner.report.bottleneck import find_bottleneck
 from runner.report.console import describe_executed
 from runner.report.earlier_lives import MORE, NOT_TOLD, EarlierLives, begin_moment
 from runner.report.journal import dump_json
+from runner.report.progress import balance_so_far
 from runner.report.record import FailureGroup, Incident, RunRecord, Series, parse_record
 from runner.report.status import StatusWriter
 from runner.store.records import RECORD_WATCHED_FILE
@@ -208,17 +209,21 @@ class RecordBuilder:
         if progress is None:
             return replace(known, seconds=self._last - self._began, nodes=tuple(self._nodes.values()))
         counts = progress.tasks
-        sources = [task.name for task in known.plan.tasks if not task.inputs]
-        balance = Balance(
-            read=sum(counts[name].sent for name in sources if name in counts),
-            **{name: sum(getattr(each, name) for each in counts.values()) for name in ("dead", "dropped", "repeated")},
-        )
+        balance = balance_so_far(known.plan, progress)
         seconds = self._last - self._began
         tasks = tuple(
             _summarize_going_task(name, each, progress.workers.get(name, ()), seconds) for name, each in counts.items()
         )
         queues = tuple(
-            events.QueueSummary(queue, left=length, most=self._most[queue]) for queue, length in progress.queues.items()
+            events.QueueSummary(
+                queue,
+                dropped=progress.dropped.get(queue, 0),
+                left=length,
+                most=self._most[queue],
+                fullest=progress.fullest.get(queue),
+                oldest=progress.oldest.get(queue),
+            )
+            for queue, length in progress.queues.items()
         )
         nodes = tuple(self._nodes.values())
         found = replace(known, seconds=seconds, balance=balance, tasks=tasks, queues=queues, nodes=nodes)

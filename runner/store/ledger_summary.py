@@ -47,8 +47,7 @@ def summarize_ledger(folder: Path) -> LedgerSummary | None:
         with run_folders.open_state_folder(folder.parents[1], "runs", folder.name):
             if not (folder / LEDGER_FILE).is_file():
                 return None
-            files = [folder / LEDGER_FILE, folder / _WAL, *(folder / SEGMENTS).glob("*")]
-            size = sum(path.stat().st_size for path in files if path.exists())
+            size = ledger_bytes(folder)
             if (holder := find_lock_holder(folder)) is not None:
                 return LedgerSummary(size, holder)
             found = _read_summary(folder, size)
@@ -56,6 +55,15 @@ def summarize_ledger(folder: Path) -> LedgerSummary | None:
             return found if (holder := find_lock_holder(folder)) is None else LedgerSummary(size, holder)
     except (OSError, UnsafeFolder):
         return None
+
+
+def ledger_bytes(folder: Path) -> int:
+    """Return how large a run's ledger is on disk; 0 where there is none."""
+    total = 0
+    for path in (folder / LEDGER_FILE, folder / _WAL, *(folder / SEGMENTS).glob("*")):
+        with contextlib.suppress(OSError):  # a run that goes on removes segments
+            total += path.stat().st_size
+    return total
 
 
 def _read_summary(folder: Path, size: int) -> LedgerSummary:

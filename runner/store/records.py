@@ -10,13 +10,16 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from runner.errors import UnsafeFolder, UsageError
 from runner.forked_copies import ForkHook, close_descriptors
 from runner.store import run_folders
-from runner.store.run_lock import write_holder
+from runner.store.run_lock import LockHolder, boot_id, process_start, read_holder, write_holder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,32 +35,44 @@ _FILES_WHILE_GOING = (GOING_FILE, STATUS_FILE, WATCHED_FILE, RECORD_WATCHED_FILE
 WATCH_SECONDS = 6.0
 #: A record is bounded, and far below this.
 _MOST = 64 * 1024 * 1024
+#: A status is bounded by the tasks, queues and workers of a run.
+_MOST_STATUS = 16 * 1024 * 1024
 
 
 class RecordFile:
-    """The record of one run. `write_error` says what the disk refuses; the run goes on."""
+    """The record of one run. `write_error` says what the disk refuses; the run goes on.
+
+    `mark_error` says why others cannot see that it goes on.
+    """
 
     def __init__(self, state: Path, run: str) -> None:
-        self.write_error = ""
+        self.write_error = self.mark_error = ""
         self._state, self._run = state, run
         self._lock: int | None = None
         self._fork_hook: ForkHook | None = None
 
     def mark_running(self) -> None:
         """Mark the run as going on until `close`; other processes can see it."""
-        with (
-            contextlib.suppress(OSError, UnsafeFolder),
-            run_folders.open_run_folder(self._state, self._run, make=True) as at,
-        ):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(GOING_FILE, dir_fd=at)
-            lock = self._lock = run_folders.create_file(at, GOING_FILE)
-            self._fork_hook = ForkHook(lambda: close_descriptors(lock))  # a daemon of a task's would go on holding it
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                write_holder(lock)
-            except OSError:  # where the disk has no locks, the number of its process has to do
-                os.unlink(GOING_FILE, dir_fd=at)
+        try:
+            with run_folders.open_run_folder(self._state, self._run, make=True) as at:
+                self._take_lock(at)
+        except UnsafeFolder:
+            pass  # the record says it
+        except OSError as error:
+            why = error.strerror or str(error)
+            unseen = "`runner ps`, `top` and `stop` do not see this run"
+            self.mark_error = f"{self._state} cannot be written ({why}): {unseen}"
+
+    def _take_lock(self, at: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(GOING_FILE, dir_fd=at)
+        lock = self._lock = run_folders.create_file(at, GOING_FILE)
+        self._fork_hook = ForkHook(lambda: close_descriptors(lock))  # a daemon of a task's would go on holding it
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            write_holder(lock)
+        except OSError:  # where the disk has no locks, the number of its process has to do
+            os.unlink(GOING_FILE, dir_fd=at)
 
     def read_record(self) -> str:
         """Return the text of the record of a run that goes on. UsageError, or UnsafeFolder: it cannot be read."""
@@ -153,19 +168,61 @@ def read_unchecked(path: Path) -> dict[str, Any]:
 
 
 def is_going_on(path: Path, record: dict[str, Any]) -> bool:
-    """Return True if an unfinished run still goes on: its lock says so, or else its process, which must be the same."""
-    if record.get("exit_code") is not None or not isinstance(record.get("pid"), int):
-        return False
-    held = is_locked(path.with_name(GOING_FILE))
-    if held is not None:
-        return held
+    """Return True if the run of a record goes on: it has not noted its end, and a process executes it."""
+    return record.get("exit_code") is None and find_holder(path.parent, record=record) is not None
+
+
+def find_holder(folder: Path, status: str = "", record: dict[str, Any] | None = None) -> LockHolder | None:
+    """Return who executes a run now; None if nobody does: the one answer to that question.
+
+    Its lock says so. On a disk without locks its status does, or else its record: there the process must be the same.
+    `status` and `record` are what these files say, if that is known.
+    """
+    held = is_locked(folder / GOING_FILE)
+    if held is None:
+        holder = holder_of_status(status or read_status(folder))
+        if holder is None:
+            return _holder_of_record(read_unchecked(folder / RECORD_FILE) if record is None else record)
+        return holder if holder.may_live() else None
+    if not held:
+        return None
+    try:
+        with run_folders.open_run_file(folder / GOING_FILE) as file:
+            return read_holder(file.fileno()) or LockHolder(0, "", "")
+    except (OSError, UnsafeFolder):
+        return None
+
+
+def holder_of_status(text: str) -> LockHolder | None:
+    """Return who wrote a status, by its first line; None if it does not say so."""
+    try:
+        return msgspec.json.decode(text.partition("\n")[0].encode(), type=LockHolder)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _holder_of_record(record: dict[str, Any]) -> LockHolder | None:
+    """Return the process that an unfinished record names, if that is older than the run."""
+    pid = record.get("pid")
+    if record.get("exit_code") is not None or not isinstance(pid, int):
+        return None
     import psutil
 
     try:
         began = record["lives"][-1]["began"] if record.get("lives") else record.get("began")
-        return bool(psutil.Process(record["pid"]).create_time() <= float(began or 0.0) + 1.0)
+        is_same = psutil.Process(pid).create_time() <= float(began or 0.0) + 1.0
     except (psutil.Error, ValueError, TypeError, OverflowError, LookupError):
-        return False
+        return None
+    return LockHolder(pid, socket.gethostname(), boot_id(), process_start(pid)) if is_same else None
+
+
+def read_status(folder: Path) -> str:
+    """Return the text of a run's status; empty where there is none."""
+    try:
+        with run_folders.open_run_file(folder / STATUS_FILE) as file:
+            return file.read(_MOST_STATUS).decode("utf-8", "replace")
+    except (OSError, UnsafeFolder):
+        return ""
 
 
 def is_locked(path: Path) -> bool | None:

@@ -114,6 +114,10 @@ class LockHolder(msgspec.Struct, frozen=True):
 
         return psutil.pid_exists(self.pid) and self.is_same_process()
 
+    def is_suspended(self) -> bool:
+        """Return True if its process was stopped (Ctrl-Z), and has not been continued."""
+        return self.is_here and (_process_fields(self.pid) or [""])[0] in {"T", "t"}
+
     def is_same_process(self) -> bool:
         """Return False if its number is another process's by now."""
         return not self.started or process_start(self.pid) in {0, self.started}
@@ -127,10 +131,18 @@ def this_process() -> LockHolder:
 def process_start(pid: int) -> int:
     """Return when a process was started, in clock ticks since the machine was; 0 where that is not known."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-        return int(text.rpartition(")")[2].split()[19])  # the name before it may hold anything
-    except (OSError, ValueError, IndexError):
+        return int(_process_fields(pid)[19])
+    except (ValueError, IndexError):
         return 0
+
+
+def _process_fields(pid: int) -> list[str]:
+    """Return what the system says of a process, its state first; nothing where that is not known."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()  # the name before it may hold anything
 
 
 def write_holder(fd: int) -> None:

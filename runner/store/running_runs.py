@@ -11,20 +11,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from typing import TYPE_CHECKING
 
 from runner.errors import UnsafeFolder, UsageError
 from runner.store import run_folders
-from runner.store.records import GOING_FILE, RECORD_WATCHED_FILE, STATUS_FILE, WATCHED_FILE, is_locked
-from runner.store.run_lock import LockHolder, read_holder
+from runner.store.records import (
+    GOING_FILE,
+    RECORD_WATCHED_FILE,
+    STATUS_FILE,
+    WATCHED_FILE,
+    find_holder,
+    read_status,
+)
 from runner.structs import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: A status is bounded by the tasks, queues and workers of a run.
-_MOST_BYTES = 16 * 1024 * 1024
+    from runner.store.run_lock import LockHolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +43,53 @@ class RunningRun:
     status: str
 
 
+def check_watched_folder(state: Path, verb: str) -> None:
+    """Raise UsageError for a state folder of another user, UnsafeFolder for one that must not be used."""
+    owner = _foreign_owner(state)
+    if owner is not None:
+        command = shlex.join(["sudo", "-u", owner, "runner", verb, "--state", str(state.absolute())])
+        raise UsageError(f"{state} belongs to user {owner}, who alone sees its runs and ends them: {command}")
+    run_folders.check_state_folder(state)
+
+
+def _foreign_owner(state: Path) -> str | None:
+    """Return the name of the user whose state folder it is; None: it is this user's, or may be looked into."""
+    try:
+        owner = state.stat().st_uid
+    except OSError:
+        return None
+    is_open = owner == 0 and _is_readable(state) and (_is_readable(state / "runs") or not (state / "runs").exists())
+    return None if owner == os.geteuid() or is_open else _user_name(owner)
+
+
+def _is_readable(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+def is_writable(state: Path) -> bool:
+    """Return True if a run can keep something in a state folder, which may be missing."""
+    there = next(each for each in (state.absolute(), *state.absolute().parents) if each.exists())
+    return os.access(there, os.W_OK | os.X_OK)
+
+
+def _user_name(number: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:  # of another machine, or a container
+        return f"#{number}"
+
+
 def find_running(state: Path) -> list[RunningRun]:
     """Return the runs in a state folder that are going on, the oldest first. UsageError: it cannot be read."""
     found = []
     for run in run_folders.runs_with_files(state, GOING_FILE, STATUS_FILE):
         folder = state / "runs" / run
-        status = _read_text(folder / STATUS_FILE)
+        status = read_status(folder)
         if (holder := find_holder(folder, status)) is not None:
             found.append(RunningRun(run, folder, holder, status))
     return sorted(found, key=lambda each: each.run)
-
-
-def find_holder(folder: Path, status: str = "") -> LockHolder | None:
-    """Return who executes a run now; None if nobody does. `status` is what its status file says, if that is known."""
-    held = is_locked(folder / GOING_FILE)
-    if held is None:  # on a disk without locks the status says who writes it
-        holder = holder_of_status(status or _read_text(folder / STATUS_FILE))
-        return holder if holder is not None and holder.may_live() else None
-    if not held:
-        return None
-    try:
-        with run_folders.open_run_file(folder / GOING_FILE) as file:
-            return read_holder(file.fileno()) or LockHolder(0, "", "")
-    except (OSError, UnsafeFolder):
-        return None
-
-
-def holder_of_status(text: str) -> LockHolder | None:
-    """Return who wrote a status, by its first line; None if it does not say so."""
-    import msgspec
-
-    try:
-        return msgspec.json.decode(text.partition("\n")[0].encode(), type=LockHolder)
-    except msgspec.MsgspecError:
-        return None
 
 
 def select_running(state: Path, run: str) -> RunningRun:
@@ -85,11 +104,6 @@ def select_running(state: Path, run: str) -> RunningRun:
         why = "is the beginning of several" if matching else "is none of them"
         raise UsageError(f"going on: {', '.join(each.run for each in found)}; `{run}` {why}")
     return matching[0]
-
-
-def read_status(folder: Path) -> str:
-    """Return the text of a run's status; empty where there is none."""
-    return _read_text(folder / STATUS_FILE)
 
 
 def watch_run(folder: Path, *, record: bool = False) -> None:
@@ -110,11 +124,3 @@ def _touch(folder: Path, file: str) -> None:
             os.utime(file, (now := time.time(), now), dir_fd=at, follow_symlinks=False)
         except FileNotFoundError:
             os.close(run_folders.create_file(at, file))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with run_folders.open_run_file(path) as file:
-            return file.read(_MOST_BYTES).decode("utf-8", "replace")
-    except (OSError, UnsafeFolder):
-        return ""

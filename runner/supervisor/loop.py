@@ -21,8 +21,8 @@ from runner.engines.engine_events import (
 from runner.ledger.journal import LedgerImage
 from runner.ledger.ledger import Ledger
 from runner.ledger.restore import MAX_CRASHES
+from runner.supervisor.arrival_meter import ArrivalMeter
 from runner.supervisor.audit import BalanceAudit
-from runner.supervisor.bucket_meter import BucketMeter
 from runner.supervisor.dead_letters import DeadLetterPayload, DeadLetterSink
 from runner.supervisor.dispatch import Dispatcher
 from runner.supervisor.fast_path import FastPath
@@ -115,8 +115,8 @@ class Supervisor:
         self.fast_path = FastPath(state, dispatcher, replies, self.suspect_readers.readers)
         pool.on_earlier_death = self._handle_event
         shutdown.on_kill = self.suspect_readers.end_readers
-        self.progress_reporter = ProgressReporter(state, listening=listening)
-        self.bucket_meter = BucketMeter(self.ledger)
+        self.arrival_meter = ArrivalMeter(self.ledger, listening=listening)
+        self.progress_reporter = ProgressReporter(state, self.arrival_meter, listening=listening)
         #: Of each part that will make something happen by itself: when the first of it is. Then those that only watch.
         #: Parts that no task of this run needs are not asked.
         timers: list[Callable[[], float | None]] = [self.ledger.next_waking, pool.next_time]
@@ -163,7 +163,7 @@ class Supervisor:
             self._await_disk(self.keeper)
         if self.progress_reporter.next_time() is not None:
             self.progress_reporter.report_progress(self.clock.now())
-        longest, fullest = self.progress_reporter.longest_queues, self.bucket_meter.fullest
+        longest, fullest = self.progress_reporter.longest_queues, self.arrival_meter.fullest
         return conclude_run(self.state, self.shutdown, processors, longest, fullest)
 
     def _tell_drops(self) -> None:
@@ -211,8 +211,8 @@ class Supervisor:
         self.state.last_step_at = now
         if now >= self._due or self.state.halted:
             self.check_timers(now)
-        if now >= self.bucket_meter.due:
-            self.bucket_meter.look(now)
+        if now >= self.arrival_meter.due:
+            self.arrival_meter.look(now)
         if len(self.ledger.dropped_by_queue) > len(self._told_drops):
             self._tell_drops()
         self.settle(now)
@@ -427,7 +427,7 @@ class Supervisor:
         if not waiting:
             holds = [
                 f"`{line.queue}` holds {line.count:,} items for {', '.join(f'`{reader}`' for reader in line.readers)}"
-                + self.bucket_meter.describe_line(line, self.clock.now())
+                + self.arrival_meter.describe_line(line, self.clock.now())
                 for line in self.ledger.subscriptions
                 if line.count and not line.abandoned
             ]

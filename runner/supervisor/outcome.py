@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from runner.ledger.balance import Balance, ItemCounts
+    from runner.supervisor.arrival_meter import ArrivalMeter
     from runner.supervisor.run_state import RunState, TaskState
     from runner.supervisor.shutdown import Shutdown
 
@@ -35,8 +36,9 @@ _IDLE, _COLUMNS = (3, 4), 8
 class ProgressReporter:
     """Tells how far everything is. `listening`: there is a listener."""
 
-    def __init__(self, state: RunState, *, listening: bool) -> None:
+    def __init__(self, state: RunState, arrivals: ArrivalMeter, *, listening: bool) -> None:
         self.state = state
+        self._arrivals = arrivals
         #: The longest that each queue was seen to be.
         self.longest_queues: dict[str, int] = {}
         self._next: float | None = state.clock.now() + PROGRESS_INTERVAL if listening else None
@@ -55,14 +57,18 @@ class ProgressReporter:
         """Tell how far everything is."""
         state = self.state
         waiting: dict[str, int] = {}
+        dropped: Counter[str] = Counter()
         for line in state.ledger.subscriptions:  # a copied queue has one for each reader: the longest one counts
             waiting[line.queue] = max(waiting.get(line.queue, 0), line.count)
+            if line.counts.dropped and not line.carries_dead_letters:
+                dropped[line.queue] += line.counts.dropped
         self.longest_queues = {queue: max(self.longest_queues.get(queue, 0), count) for queue, count in waiting.items()}
         for task in state.tasks.values():
             _sample_items(task, now)
         workers = {name: workers_of(task, now) for name, task in state.tasks.items()}
         tasks = {name: self._task_counts(task, workers[name]) for name, task in state.tasks.items()}
-        state.emit(events.Progress(now, tasks, waiting, workers))
+        oldest, fullest = self._arrivals.oldest_waits(now), self._arrivals.fullest_buckets(now)
+        state.emit(events.Progress(now, tasks, waiting, workers, oldest, dict(dropped), fullest))
 
     def _task_counts(self, task: TaskState, workers: tuple[events.WorkerNow, ...]) -> events.TaskCounts:
         ledger = self.state.ledger

@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import psutil
@@ -20,12 +24,13 @@ from topology_runs import wait_for
 
 from runner import events
 from runner.cli import app
-from runner.cli.top import RunWatch
+from runner.cli.ps import RunNow
+from runner.cli.stop import RunProcess
+from runner.cli.top import RunWatch, top
+from runner.errors import UsageError
 from runner.report import status
+from runner.report.journal import event_line
 from runner.store import records, run_lock, running_runs
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FILE = """
     title = "Endless"
@@ -218,6 +223,98 @@ def test_planted_a_stop_that_goes_by_the_number_alone_is_noticed(
     process.communicate()
 
 
+def test_a_lock_that_no_process_holds_is_no_run(tmp_path: Path) -> None:
+    folder = tmp_path / ".runner" / "runs" / "20260101-000000-aa"
+    folder.mkdir(parents=True, mode=0o700)
+    with closing(records.RecordFile(tmp_path / ".runner", folder.name)) as kept:
+        kept.mark_running()
+        kept.write_status(msgspec.json.encode(run_lock.this_process()) + b"\n")
+        assert [each.run for each in running_runs.find_running(tmp_path / ".runner")] == [folder.name]
+        left = {each.name: each.read_bytes() for each in folder.iterdir()}
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, data in left.items():  # as a run leaves them that is killed
+        (folder / name).write_bytes(data)
+    assert running_runs.find_running(tmp_path / ".runner") == []
+    assert records.find_holder(folder) is None
+
+
+def test_a_number_that_another_process_has_by_now_is_not_signalled(tmp_path: Path) -> None:
+    folder = tmp_path / ".runner" / "runs" / "20260101-000000-aa"
+    folder.mkdir(parents=True, mode=0o700)
+    with subprocess.Popen(["sleep", "60"]) as bystander, (folder / records.GOING_FILE).open("wb+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            started = run_lock.process_start(bystander.pid) + 1
+            holder = msgspec.structs.replace(run_lock.this_process(), pid=bystander.pid, started=started)
+            os.pwrite(file.fileno(), msgspec.json.encode(holder), 0)
+            (folder / records.GOING_FILE).chmod(0o600)
+            with closing(RunProcess(holder)) as process:
+                is_sent = process.send_stop(running_runs.RunningRun(folder.name, folder, holder, ""), now=False)
+            assert not is_sent
+            assert bystander.poll() is None
+        finally:
+            bystander.kill()
+
+
+def status_of(*workers: events.WorkerNow) -> str:
+    """Write the status of a run whose workers these are."""
+    planned = events.TaskPlanned("take", "take", "process", tuple(each.name for each in workers), ("q",), ())
+    lines = [
+        msgspec.json.encode({"runner": "1", "version": 1, **msgspec.to_builtins(run_lock.this_process())}).decode()
+    ]
+    plan = events.RunPlan(tasks=(planned,), queues=(events.QueuePlanned("q", 10),))
+    count = events.TaskCounts(0, 0, 0, 0, 0, len(workers), len(workers))
+    told = [
+        events.RunStarted(100.0, "20260101-000000-aa", "Title", ("take",), plan, 1.0),
+        events.Progress(101.0, {"take": count}, {"q": 3}, {"take": workers}, {"q": 2.5}),
+    ]
+    return "\n".join([*lines, *map(event_line, told), ""])
+
+
+def test_a_worker_of_another_machine_is_not_looked_up_under_its_number(tmp_path: Path) -> None:
+    spent = events.Spent()
+    far = events.WorkerNow("far", "executing", spent, os.getpid(), 5, 0.5, 1000, 1.5, "node-7")
+    near = events.WorkerNow("near", "executing", spent, os.getpid(), 5, 0.0, None, 1.5)
+    running = running_runs.RunningRun("run", tmp_path, run_lock.this_process(), status_of(far, near))
+    found = RunNow.read(running)
+    there, here = found.as_json()["workers"]
+    assert (there["node"], there["alive"], there["cpu"], there["memory"]) == ("node-7", None, 0.5, 1000)
+    assert (here["node"], here["alive"]) == (None, True)
+    assert here["memory"] > 1 << 20
+    assert f"{os.getpid()}@node-7" in found.lines()[2].split()
+    assert found.as_json()["queues"]["q"]["oldest"] == 2.5
+
+
+def follow_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Follow a run that ends with 143."""
+    state = tmp_path / ".runner"
+    with closing(records.RecordFile(state, "20260101-000000-aa")) as kept:
+        kept.mark_running()
+        kept.write_status(status_of().encode())
+        looks, asked = RunWatch.is_going_on, []
+
+        def end(watch: RunWatch) -> bool:
+            """Answer as it is; the run ends once its status has been seen."""
+            if asked:
+                kept.write_record('{"exit_code": 143, "balance": {"read": 5, "done": 5}}')
+                kept.close()
+            asked.append(looks(watch))
+            return asked[-1]
+
+        monkeypatch.setattr(RunWatch, "is_going_on", end)
+        top("last", state, as_json=True)
+        assert asked == [True, False]
+
+
+def test_top_ends_well_whatever_the_run_has_ended_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    follow_to_the_end(tmp_path, monkeypatch)
+    out, err = capfd.readouterr()
+    assert json.loads(out.splitlines()[0])["queues"]["q"]["oldest"] == 2.5
+    assert "stopped by SIGTERM (exit 143)" in err
+
+
 @pytest.mark.parametrize("wrong", [{"host": "elsewhere"}, {"boot": "another"}])
 def test_a_run_of_another_machine_is_listed_and_not_signalled(
     hold: Any, tmp_path: Path, command: Command, bystander: subprocess.Popen[bytes], wrong: dict[str, str]
@@ -250,6 +347,69 @@ def test_a_folder_that_others_may_write_is_refused(hold: Any, tmp_path: Path, co
         outcome = command(tmp_path, verb)
         assert outcome.exit == 3, outcome
         assert "other users may write" in outcome.err
+
+
+ONLY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+
+@ONLY_ROOT
+def test_a_folder_of_another_user_names_that_user_and_the_command(tmp_path: Path, command: Command) -> None:
+    state = tmp_path / ".runner"
+    state.mkdir(mode=0o700)
+    os.chown(state, 65534, 65534)
+    owner = pwd.getpwuid(65534).pw_name
+    for verb in ("ps", "top", "stop"):
+        outcome = command(tmp_path, verb)
+        assert outcome.exit == 2, outcome
+        assert outcome.err == (
+            f".runner belongs to user {owner}, who alone sees its runs and ends them: "
+            f"sudo -u {owner} runner {verb} --state {state}\n"
+        )
+
+
+@ONLY_ROOT
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # the child starts no thread
+@pytest.mark.parametrize(("mode", "is_refused"), [(0o700, True), (0o755, False)])
+def test_another_user_is_told_whose_run_it_is(mode: int, is_refused: bool) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        state = Path(made) / ".runner"
+        state.mkdir()
+        state.chmod(mode)
+        told, tell = os.pipe()
+        if not (child := os.fork()):
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                running_runs.check_watched_folder(state, "ps")
+            except UsageError as error:
+                os.write(tell, str(error).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        os.close(tell)
+        said = os.read(told, 4096).decode()
+        os.close(told)
+        assert ("belongs to user root, who alone sees its runs" in said) is is_refused
+
+
+def test_where_nothing_can_be_written_the_run_and_ps_say_so_at_once(
+    project: Any, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = project({"tasks.toml": '[tasks.sleep]\ncall = "std.sleep"\nargs = [0]\nmode = "thread"\n'})
+    (made.path / ".runner").write_text("a file is in the way", encoding="utf-8")
+    outcome = made.run()
+    assert outcome.exit == 0, outcome
+    first = outcome.err.splitlines()[0]
+    assert first.endswith(
+        ".runner cannot be written (Not a directory): `runner ps`, `top` and `stop` do not see this run"
+    )
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (made.path / ".runner").unlink()
+    shown = command(made.path, "ps").out
+    assert shown == (
+        "no run is going on in .runner; it cannot be written, so a run here keeps no record and is not listed\n"
+    )
 
 
 def test_top_once_shows_tasks_queues_and_what_limits_the_run(project: Any, command: Command) -> None:

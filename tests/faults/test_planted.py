@@ -29,16 +29,19 @@ import fake_engine
 import msgspec
 import psutil
 import pytest
+import typer
 from api import test_results
-from cli import test_watch
+from cli import test_running_runs, test_watch
 from edges import test_functions, test_state
 from faults import functions, harness, test_file_tests, test_items, test_saving
 from faults.harness import plan, run, task
 from integration import test_agents
+from report import test_live_page
 from unit import (
     test_arena,
     test_async_runner,
     test_boxes,
+    test_cgroups,
     test_chunking,
     test_collect,
     test_command_reports,
@@ -56,6 +59,7 @@ from unit import (
     test_ledger,
     test_ledger_file,
     test_link,
+    test_oldest_waiting,
     test_power_cuts,
     test_simulation,
     test_source,
@@ -70,6 +74,7 @@ from runner.errors import UsageError
 from runner.ledger.leases import Dropped, Lease, Settlement
 from runner.ledger.subscriptions import Subscription
 from runner.model import Halt, QueueConfig
+from runner.report.page_server import PageServer
 from runner.shm.writer import MIN_SHARED_BYTES, PAGE_SIZE
 from runner.std.shell import CommandFailed
 from runner.std.sinks import WriteLines
@@ -94,7 +99,7 @@ DEADLY_LIVES = (15, 4, 10, 18)
 LIMIT = 4_000
 #: The floors of the engine; each has at least so many planted bugs.
 FLOORS = ("ledger", "journal", "dispatch", "crashes", "shutdown", "worker", "shm", "transport", "store", "retries")
-FLOORS += ("machines", "file tests", "ranges", "lanes", "commands", "results")
+FLOORS += ("machines", "file tests", "ranges", "lanes", "commands", "results", "live")
 LEAST = 4
 
 # -- who notices -----------------------------------------------------------------------------------
@@ -229,10 +234,25 @@ def with_folder(test: Callable[..., None], *args: Any, patched: bool = False) ->
         test(Path(folder), *args, *([patch] if patched else []))
 
 
-def with_patch(test: Callable[..., None]) -> None:
+def with_page(test: Callable[..., None], *args: Any) -> None:
+    """A test that wants the server of a live page."""
+    server = PageServer()
+    server.publish("<!doctype html><title>one</title>")
+    try:
+        test(server, *args)
+    finally:
+        server.close()
+
+
+def followed_to_the_end() -> None:
+    """`top` on a run that ends with 143."""
+    with_folder(test_running_runs.follow_to_the_end, patched=True)
+
+
+def with_patch(test: Callable[..., None], *args: Any) -> None:
     """A test that wants something to patch with."""
     with pytest.MonkeyPatch.context() as patch:
-        test(patch)
+        test(patch, *args)
 
 
 def power_cuts() -> None:
@@ -711,6 +731,35 @@ def silent_failure(original: Any, self: Any, *args: Any) -> Iterator[Any]:
 
 
 # -- the table ---------------------------------------------------------------------------------------
+
+
+def exits_as_the_run(original: Any, self: Any) -> str:
+    original(self)
+    raise typer.Exit(143)
+
+
+def without_token(_: Any, self: Any) -> str:
+    """Whoever comes is let in."""
+    return str(self.path.partition("?")[0].rpartition("/")[2])
+
+
+def in_one_thread(_: Any, self: Any, request: Any, client: Any) -> None:
+    """The next viewer waits for this one."""
+    try:
+        self.finish_request(request, client)
+    except OSError:
+        pass
+    finally:
+        self.shutdown_request(request)
+
+
+def looked_up_here(original: Any, self: Any, worker: Any, *, is_thread: bool) -> Any:
+    """A number is a number, whoever's it is."""
+    return original(self, replace(worker, node=""), is_thread=is_thread)
+
+
+def newest(original: Any, self: Any) -> Any:
+    return self.last_ticket if original(self) is not None else None
 
 
 @dataclass(frozen=True)
@@ -1414,6 +1463,64 @@ BUGS: dict[str, Bug] = {
         "runner.store.records:is_going_on",
         always(False),
         partial(with_folder, test_state.test_a_run_that_goes_on_elsewhere_is_not_pruned),
+    ),
+    # runs that are watched from elsewhere
+    "a dead run goes on": Bug(
+        "live",
+        "runner.store.records:is_locked",
+        always(True),
+        partial(with_folder, test_running_runs.test_a_lock_that_no_process_holds_is_no_run),
+    ),
+    "whoever has the number is signalled": Bug(
+        "live",
+        "runner.store.run_lock:LockHolder.is_same_process",
+        always(True),
+        partial(with_folder, test_running_runs.test_a_number_that_another_process_has_by_now_is_not_signalled),
+    ),
+    "a far worker is looked up here": Bug(
+        "live",
+        "runner.cli.ps:RunNow._process_now",
+        looked_up_here,
+        partial(with_folder, test_running_runs.test_a_worker_of_another_machine_is_not_looked_up_under_its_number),
+    ),
+    "top ends as the run": Bug(
+        "live", "runner.cli.top:RunWatch.describe_end", exits_as_the_run, followed_to_the_end, typer.Exit
+    ),
+    "the page is given to all": Bug(
+        "live",
+        "runner.report.page_server:_PageHandler._checked_path",
+        without_token,
+        partial(with_page, test_live_page.test_half_a_token_or_a_longer_one_is_not_enough),
+    ),
+    "a viewer waits for a slow one": Bug(
+        "live",
+        "runner.report.page_server:_LoopbackServer.process_request",
+        in_one_thread,
+        partial(with_page, test_live_page.test_a_viewer_that_takes_nothing_holds_up_nobody),
+    ),
+    "a run is watched for ever": Bug(
+        "live",
+        "runner.store.records:RecordFile.is_watched",
+        always(True),
+        partial(with_folder, test_running_runs.test_a_run_is_watched_for_some_seconds),
+    ),
+    "a slow disk is written as often": Bug(
+        "live",
+        "runner.report.status:StatusWriter._write",
+        lambda original, *args: min(1.0, original(*args)),
+        test_running_runs.test_a_slow_or_full_disk_is_asked_less_often,
+    ),
+    "the quota of the container is ignored": Bug(
+        "live",
+        "runner.cgroups:usable_cpus",
+        always(3),
+        partial(with_patch, test_cgroups.test_workers_follow_the_quota, 1.0, 1),
+    ),
+    "the newest item is the oldest": Bug(
+        "live",
+        f"{_LINE}.oldest_ticket",
+        newest,
+        partial(test_oldest_waiting.test_the_oldest_waiting_item_is_that_of_a_list_of_arrivals, "fifo", 0),
     ),
     # retries and time limits
     "attempts are not counted": Bug("retries", f"{_LINE}.give_back", uncounted_attempts, simulation),

@@ -121,12 +121,16 @@ def test_many_viewers_and_one_too_many(server: PageServer, monkeypatch: pytest.M
 
 
 def test_a_viewer_that_takes_nothing_holds_up_nobody(server: PageServer) -> None:
+    server._server.RequestHandlerClass.timeout = 5.0  # of this server's own class
+    server.publish("x" * 50_000_000)
     with socket.create_connection(("127.0.0.1", server.port)) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.sendall(f"GET /{server.token}/ HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
-        server.publish("x" * 50_000_000)
         other = ask(server, f"/{server.token}/")
         assert len(other.read()) == 50_000_000
+        assert any("process_request_thread" in each.name for each in threading.enumerate()), (
+            "it waited for the slow one"
+        )
 
 
 @pytest.mark.parametrize("data", [b"\r\n\r\n", b"GET", b"\x16\x03\x01\x00", b"GET / HTTP/9\r\n\r\n", b"A" * 70_000])

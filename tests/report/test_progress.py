@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from runner import events
-from runner.report.displays import JsonDisplay, PlainDisplay
+from runner.report.displays import JsonDisplay, PlainDisplay, progress_json
 from runner.report.live import LiveRenderer
 from runner.report.panel import TerminalPanel
-from runner.report.progress import ProgressSnapshot, ProgressTracker, QueueRow, TaskRow
+from runner.report.progress import ProgressSnapshot, ProgressTracker, QueueRow, StuckWorker, TaskRow
 
 PLAN = events.RunPlan(
     tasks=(
@@ -133,7 +134,8 @@ def test_json_is_an_object_a_second() -> None:
         "state": "running", "executing": 1, "item": 1, "room": 0, "turn": 0, "done": 40, "rate": 4.0, "dead": 0,
         "dropped": 0, "repeated": 0,
     }  # fmt: skip
-    assert found[-1]["queues"] == {"lines": {"length": 3, "size": 10, "wait": 0.75}}
+    waiting = {"length": 3, "size": 10, "wait": 0.75, "oldest": None, "dropped": 0}
+    assert found[-1]["queues"] == {"lines": waiting}
 
 
 # -- frames ------------------------------------------------------------------------------------
@@ -182,6 +184,45 @@ def test_colour_only_where_it_is_wanted(color: bool) -> None:
         "  lines  [███████▎                ] 3 of 10\n"
         "count    running     1    1    0         1"
     )
+
+
+def frame_of(queue: QueueRow, columns: int = 100) -> list[str]:
+    tasks = (TaskRow("read", "running", progress(1.0, 1, 1).tasks["read"], outputs=("lines",)),)
+    snapshot = ProgressSnapshot("T", 9.0, tasks, {"lines": queue})
+    return [line for line, _ in LiveRenderer(color=False).render_frame(snapshot, columns, 24)][3:]
+
+
+def test_a_queue_says_what_was_dropped_how_long_the_oldest_waits_and_which_bucket_holds_it_up() -> None:
+    stuck = events.FullestBucket(5, 128, 700, 31.0)
+    [line] = frame_of(QueueRow("lines", 990, 1000, 0.2, 0.4))
+    assert line.endswith("990 of 1,000")
+    full = QueueRow("lines", 990, 1000, 80.0, 31.0, 12, stuck)
+    line, last = frame_of(full, 140)
+    assert line.endswith("990 of 1,000, 12 dropped, oldest 31s, about 1m20s to wait")
+    assert last == "lines: 700 of 990 wait in bucket 5 of 128, the first for 31s"
+    assert frame_of(full, 80)[0].endswith(", 12 dropped, oldest 31s")
+    for bucket in (events.FullestBucket(5, 128, 30, 31.0), events.FullestBucket(5, 128, 700, 0.1)):  # it limits nothing
+        assert len(frame_of(replace(full, fullest=bucket), 140)) == 1
+
+
+def test_the_worker_that_has_been_at_one_item_for_long_is_named_with_its_process_and_machine() -> None:
+    spent = events.Spent()
+    workers = tuple(
+        events.WorkerNow(f"c-{number}", "executing", spent, 19228 + number, item_age=age, node=node)
+        for number, (age, node) in enumerate([(6.0, ""), (65.0, "far"), (None, ""), (1.0, "")])
+    )
+    snapshot = told(replace(progress(101.0, 1, 1), workers={"count": workers}))
+    assert snapshot.longest == StuckWorker("count", "c-1", "19229@far", 65.0)
+    [*_, last] = LiveRenderer(color=False).render_frame(snapshot, 80, 24)
+    assert last[0] == "c-1 (19229@far) has been at one item for 1m05s"
+    assert json.loads(progress_json("run-1", snapshot))["longest"]["process"] == "19229@far"
+    assert told(replace(progress(101.0, 1, 1), workers={"count": workers[2:]})).longest is None
+
+
+def test_what_queues_drop_is_in_the_heading() -> None:
+    snapshot = told(replace(progress(101.0, 1, 1), dropped={"lines": 7}, oldest={"lines": 2.5}))
+    assert (snapshot.dropped, snapshot.queues["lines"].oldest) == (7, 2.5)
+    assert "7 dropped" in LiveRenderer(color=False).render_frame(snapshot, 80, 24)[0][0]
 
 
 def test_forty_tasks_in_twenty_four_lines() -> None:
