@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +22,6 @@ _NEEDED_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
 _FDS_PER_PROCESS = 11
 #: The rest: terminal, plugins' files, the reactor, the printer, the fork server, and what one start needs for a moment.
 _FDS_BASE = 64
-#: Of files in /proc/PID: the umask, users and groups, capabilities, seccomp, processors; limits; control groups.
-_ATTRIBUTE_LINES = re.compile(
-    rb"^(?:Umask|Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Cpus_allowed:|Mems_allowed:|Max (?!open files)|\d).*",
-    re.MULTILINE,
-)
 
 
 def fill_standard_descriptors() -> list[int]:
@@ -51,7 +45,7 @@ def open_placeholder() -> int:
     try:
         return os.open(os.devnull, os.O_RDWR)
     except OSError:  # no /dev here: a file in memory, which is never read
-        from runner.transport.progress_page import memory_file
+        from runner.linux_only import memory_file
 
         return memory_file("runner-null")
 
@@ -104,19 +98,6 @@ def ignore_terminal_signals() -> None:
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def inherited_attributes() -> tuple[Any, ...]:
-    """Return what a child inherits from this process and can be changed in it, as far as /proc and the system tell it.
-
-    But for what every worker is told when it starts: the folder, the environment, the limit of open files.
-    """
-    text = b""
-    for name in ("status", "limits", "cgroup"):
-        fd = os.open(f"/proc/self/{name}", os.O_RDONLY)
-        text += os.read(fd, 1 << 16)
-        os.close(fd)
-    return *_ATTRIBUTE_LINES.findall(text), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.getsid(0)
 
 
 class _SignalInterrupt(KeyboardInterrupt):

@@ -19,6 +19,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runner import linux_only
 from runner.forked_copies import close_descriptors
 
 if TYPE_CHECKING:
@@ -318,7 +319,7 @@ class DurableFileTarget(AtomicFileTarget):
 
     def place(self) -> dict[str, Any] | None:
         """Return the same, once what was written is safe, and the part's name with it."""
-        os.fdatasync(self._fd)
+        linux_only.sync_data(self._fd)
         if not self._is_named:
             with contextlib.suppress(PermissionError):  # of a folder that may be written, and not read
                 _sync_folder(self._folder)
