@@ -47,6 +47,7 @@ HAS_EPOLL = hasattr(select, "epoll")
 _ZEROS = bytes(1 << 20)
 #: In /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in these already.
 _IDLE, _COLUMNS = (3, 4), 8
+_STAT = Path("/proc/stat")
 _TICKS_PER_SECOND = 100
 
 #: Of files in /proc/PID: the umask, users and groups, capabilities, seccomp, processors; limits; control groups.
@@ -290,7 +291,7 @@ def processor_ticks() -> tuple[int, int] | None:
     idle = total = 0
     try:
         allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        with Path("/proc/stat").open(encoding="ascii") as lines:
+        with _STAT.open(encoding="ascii") as lines:
             for name, *columns in map(str.split, lines):
                 if name in allowed:
                     ticks = [int(column) for column in columns[:_COLUMNS]]

@@ -12,18 +12,17 @@ there is no /proc. Three things stay as they are:
 
 from __future__ import annotations
 
-import fcntl
-import mmap
+import importlib
 import os
-import select
-import signal
-import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 #: By module: names of Linux alone, those of which runner has a use on Linux, and SCM_RIGHTS, which macOS has and others
 #: do not.
 NAMES: dict[str, tuple[str, ...]] = {
+    # First, as `selectors` takes what is there when `socket` imports it.
+    "select": ("epoll", "EPOLLET", "EPOLLIN", "EPOLLOUT"),
     "os": (
         *("memfd_create", "MFD_CLOEXEC", "MFD_ALLOW_SEALING", "pidfd_open", "eventfd", "eventfd_write", "eventfd_read"),
         *("posix_fallocate", "posix_fadvise", "fdatasync", "sched_getaffinity", "sched_setaffinity"),
@@ -40,12 +39,10 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("F_SEAL_WRITE", "F_GETPIPE_SZ", "F_SETPIPE_SZ", "F_OFD_SETLK", "F_OFD_SETLKW", "F_OFD_GETLK"),
     ),
     "mmap": ("MADV_REMOVE", "MADV_DONTFORK", "MADV_HUGEPAGE", "MAP_POPULATE", "MAP_NORESERVE"),
-    "select": ("epoll", "EPOLLET", "EPOLLIN", "EPOLLOUT"),
 }
-_MODULES = {"os": os, "signal": signal, "socket": socket, "fcntl": fcntl, "mmap": mmap, "select": select}
-FOLDERS = ("/proc", "/sys/fs/cgroup", "/dev/shm")  # noqa: S108  looked at by nobody from now on
+FOLDERS = ("/proc", "/sys/fs/cgroup", "/dev/shm")
 #: Who reads there all the same: see above.
-_TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_TESTS = str(Path(__file__).resolve().parent.parent)
 #: The standard library's ways to a file: who calls them is who reads.
 _WAYS = {"pathlib", "os", "posixpath", "genericpath", "io", "codecs", "glob", "fnmatch", "_io", "contextlib", __name__}
 _EVENTS = {"open", "os.listdir", "os.scandir"}
@@ -97,9 +94,10 @@ def _guard(name: str) -> None:
 def mask() -> None:
     """Take away what macOS does not have, in this process."""
     for module, names in NAMES.items():
+        masked = importlib.import_module(module)
         for name in names:
-            if hasattr(_MODULES[module], name):
-                delattr(_MODULES[module], name)
+            if hasattr(masked, name):
+                delattr(masked, name)
     for name in ("stat", "lstat", "readlink", "access"):
         _guard(name)
     sys.addaudithook(_refuse)
