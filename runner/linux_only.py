@@ -37,12 +37,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 #: The kernel signals a process group when a pipe closes.
-HAS_PIPE_SIGNALS = sys.platform == "linux"
-if HAS_PIPE_SIGNALS:
+HAS_PIPE_SIGNALS = False
+with contextlib.suppress(ImportError):  # on Windows
     import fcntl
 
     HAS_PIPE_SIGNALS = hasattr(fcntl, "F_SETSIG")
 HAS_EPOLL = hasattr(select, "epoll")
+#: On Windows nothing waits for them, and they have no names.
+POLL_READ: int = getattr(select, "POLLIN", 1)
+POLL_WRITE: int = getattr(select, "POLLOUT", 4)
 #: What a file is filled with where it cannot be allocated.
 _ZEROS = bytes(1 << 20)
 #: In /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in these already.
@@ -102,8 +105,6 @@ def sync_data(fd: int) -> None:
     if hasattr(os, "fdatasync"):
         os.fdatasync(fd)
         return
-    import fcntl
-
     if hasattr(fcntl, "F_FULLFSYNC"):  # on macOS `fsync` leaves it in the disk's own memory
         with contextlib.suppress(OSError):  # a file system that cannot
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
@@ -309,6 +310,20 @@ def processor_ticks() -> tuple[int, int] | None:
         counted_already = {"guest", "guest_nice"}
         total = int(_TICKS_PER_SECOND * sum(times[name] for name in times.keys() - counted_already))
     return idle, total
+
+
+def physical_memory() -> int:
+    """Return the bytes of memory that this machine has.
+
+    >>> physical_memory() > 1 << 20
+    True
+    """
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):
+        import psutil
+
+        return int(psutil.virtual_memory().total)
 
 
 def inherited_attributes() -> tuple[Any, ...]:

@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+
+def _existing_signals(*names: str) -> tuple[signal.Signals, ...]:
+    """Return the signals of these names that this system has: Windows has few."""
+    return tuple([getattr(signal, name) for name in names if hasattr(signal, name)])
+
+
 #: Ignored in the fork server and in workers: a terminal sends them to all of its processes.
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
+TERMINAL_SIGNALS = _existing_signals("SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGTSTP")
 #: Blocked by who started this process (a service with a signalfd, a thread of a program), they would never arrive.
-_NEEDED_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
+_NEEDED_SIGNALS = _existing_signals("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGCHLD", "SIGCONT")
 #: Of a process worker: two sockets, lifeline, pidfd, sentinel, stack file, two pipes of output, and its arena: one to
 #: lend, two (one of them `mmap`'s own) where thread workers read it.
 _FDS_PER_PROCESS = 11
@@ -134,10 +140,9 @@ def raise_open_files_limit(processes: int, workers: int) -> None:
     if workers > MAX_PROGRESS_SLOTS:
         text = f"{workers:,} workers are more than one run can have ({MAX_PROGRESS_SLOTS:,}); lower `workers`"
         raise ResourceError(text)
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
+    from runner.posix_only import require_posix, resource
+
+    require_posix()
     needed = _FDS_BASE + _FDS_PER_PROCESS * processes
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

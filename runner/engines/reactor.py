@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import threading
 import time
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from runner.engines.engine_events import EngineEvent
 
 
-READ, WRITE = select.POLLIN, select.POLLOUT
+READ, WRITE = linux_only.POLL_READ, linux_only.POLL_WRITE
 
 
 class RealClock:

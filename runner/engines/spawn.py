@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import linux_only
 from runner.engines.process_setup import TERMINAL_SIGNALS
+from runner.posix_only import resource
 from runner.structs import dataclass
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ import functools
 import mmap
 import os
 import pickle
-import resource
 import threading
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from runner.posix_only import resource
 from runner.shm.writer import ARENA_BYTES, MAP_NORESERVE, PAGE_SIZE, BlockRef
 
 if TYPE_CHECKING:

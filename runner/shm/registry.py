@@ -12,7 +12,6 @@ machines have the bytes of a block; they are told when it has no holder any more
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import mmap
 import os
@@ -20,6 +19,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from runner.posix_only import fcntl
 from runner.shm import reader, writer
 from runner.structs import dataclass, field
 

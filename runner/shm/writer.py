@@ -7,7 +7,6 @@ than copying the page does. The arena is made at the first large buffer.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import socket
@@ -16,6 +15,8 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING, Any
+
+from runner.posix_only import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable

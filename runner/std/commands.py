@@ -18,6 +18,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from runner import forked_copies, linux_only
+from runner.posix_only import WNOHANG
 
 if TYPE_CHECKING:
     import select
@@ -182,7 +183,7 @@ class _Process:
         self.exit_fd: int | None = None
         self._exit_code: int | None = None
 
-    def has_ended(self, options: int = os.WNOHANG) -> bool:
+    def has_ended(self, options: int = WNOHANG) -> bool:
         """Return True once it has ended, and reap it then."""
         if self._exit_code is None:
             try:

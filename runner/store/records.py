@@ -7,7 +7,6 @@ ends: so a run in another container, whose process cannot be seen here, is known
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import UnsafeFolder, UsageError
 from runner.forked_copies import ForkHook, close_descriptors
+from runner.posix_only import fcntl
 from runner.store import run_folders
 from runner.store.run_lock import write_holder
 

@@ -9,7 +9,6 @@ has it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from time import monotonic, sleep
@@ -20,6 +19,7 @@ import msgspec
 from runner.errors import LedgerRefused, UnsafeFolder
 from runner.forked_copies import ForkHook, close_descriptors
 from runner.linux_only import boot_id, file_system_of, process_start
+from runner.posix_only import fcntl
 from runner.store import run_folders
 
 if TYPE_CHECKING:
@@ -114,7 +114,13 @@ class LockHolder(msgspec.Struct, frozen=True):
             return True
         import psutil  # only a look at another run needs it
 
-        return psutil.pid_exists(self.pid) and self.is_same_process()
+        try:
+            is_zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, and not waited for
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.Error:  # of another user
+            is_zombie = False
+        return not is_zombie and self.is_same_process()
 
     def is_same_process(self) -> bool:
         """Return False if its number is another process's by now."""

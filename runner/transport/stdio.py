@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import array
 import contextlib
-import fcntl
 import io
 import os
 import sys
-import termios
 from typing import Any
+
+from runner.posix_only import fcntl, termios
 
 _C_BUFFER_BYTES = 1 << 16
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h, the same number in glibc, musl and Apple's libc

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import gc
 import io
 import os
@@ -20,6 +19,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from runner import linux_only
+from runner.posix_only import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
