@@ -123,7 +123,7 @@ def interrupt_on_signals() -> Iterator[None]:
     """Have a signal that would end the program raise a KeyboardInterrupt, so that what is lost by that can be said."""
     before: dict[int, Any] = {}
     if _is_main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _existing_signals("SIGINT", "SIGTERM", "SIGHUP"):
             if signal.getsignal(number) not in {signal.SIG_IGN, None}:
                 before[number] = signal.signal(number, _raise_interrupt)
     try:
