@@ -26,7 +26,8 @@ from runner.engines import process_setup
 from runner.engines.reactor import LocalReactor
 from runner.errors import ResourceError, RunnerError, UsageError
 from runner.linux_only import physical_memory
-from runner.shm.writer import PAGE_SIZE, arenas_supported
+from runner.shm.linux_only import arenas_supported
+from runner.shm.writer import PAGE_SIZE
 from runner.transport import agent_messages as frames
 from runner.transport.agent_messages import Hello, encode_body, plain_text
 from runner.transport.frame_link import FrameLink, watch_silence

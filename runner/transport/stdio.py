@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import io
 import os
 import sys
 from typing import Any
-
-from runner.posix_only import fcntl, termios
 
 _C_BUFFER_BYTES = 1 << 16
 _LINE_BUFFERED = 1  # _IOLBF of stdio.h, the same number in glibc, musl and Apple's libc
@@ -27,18 +24,6 @@ def redirect_worker_streams(out_fd: int | None, err_fd: int | None) -> None:
             os.close(fd)
         setattr(sys, name, line_text_stream(number))
     buffer_c_by_line()
-
-
-def is_pipe_full(fd: int) -> bool:
-    """Return True if who writes into the pipe waits, because nobody reads it.
-
-    A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
-    """
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed meanwhile; or a system that cannot tell
-        waiting = array.array("i", [0])
-        fcntl.ioctl(fd, termios.FIONREAD, waiting)
-        return waiting[0] >= fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) * 7 // 16
-    return False
 
 
 def line_text_stream(fd: int) -> io.TextIOWrapper:

@@ -64,7 +64,7 @@ def test_what_only_reads_works_without_posix(words: list[str], code: int, said: 
 LINUX_ONLY = re.compile(
     r"memfd_create|MFD_|pidfd|SCM_RIGHTS|SCM_CRED|send_fds|recv_fds|CMSG_|F_SETSIG|F_SETOWN|O_ASYNC|O_TMPFILE|O_PATH"
     r"|F_ADD_SEALS|F_GET_SEALS|F_SEAL|F_(?:GET|SET)PIPE_SZ|posix_fallocate|fdatasync|sched_(?:get|set)|eventfd|signalfd"
-    r"|TCP_INFO|TCP_USER_TIMEOUT|SO_PEERCRED|prctl|PDEATHSIG|SUBREAPER|EPOLL|epoll\b|MADV_|MAP_NORESERVE|MAP_POPULATE"
+    r"|TCP_INFO|TCP_USER_TIMEOUT|SO_PEERCRED|prctl|PDEATHSIG|SUBREAPER|\bEPOLL|\bepoll\b|MADV_|MAP_NORESERVE|MAP_POPULATE"
     r"|splice|copy_file_range|preadv|waitid|WNOWAIT|sigtimedwait|setns|unshare|inotify|^/proc|^/sys/fs/cgroup|^/dev/shm"
 )
 
@@ -81,6 +81,8 @@ def linux_names(path: Path) -> Iterator[str]:
     }
     for node in ast.walk(tree):
         word = getattr(node, "attr", None) or getattr(node, "id", None)
+        if isinstance(node, ast.alias):
+            word = node.name
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
             word = node.value
         if isinstance(word, str) and (found := LINUX_ONLY.search(word)):
@@ -89,3 +91,73 @@ def linux_names(path: Path) -> Iterator[str]:
 
 def modules() -> list[Path]:
     return sorted((ROOT / "runner").rglob("*.py"))
+
+
+#: Where these names may stand: one module for each floor, `here` the bottom; and what only speaks of them.
+PLACES = {
+    "here": ("linux_only.py", "cgroups.py"),
+    "shm": ("shm/linux_only.py",),
+    "transport": ("transport/linux_only.py",),
+    "engines": ("engines/early_fork.py", "engines/spawn.py", "engines/fork_server.py"),
+    "launch": ("launch/ray.py",),
+    "looks at what there is, for `doctor`": ("cli/machine_checks.py",),
+    "paths that users write": ("check/functions.py", "config/toml.py"),
+    "paths that /proc has shown": ("worker/orderly_exit.py",),
+}
+#: What of Linux the engines' three modules name: the early fork is Linux's own, the others hand descriptors over.
+ENGINES = {
+    "engines/early_fork.py": {"/proc"},
+    "engines/spawn.py": {"send_fds"},
+    "engines/fork_server.py": {"recv_fds"},
+}
+#: The rows of the table in *Installation and platforms*, and the names that each is about.
+FACILITIES = {
+    "memory files (memfd)": ("memfd_create", "MFD_", "F_ADD_SEALS", "F_GET_SEALS", "F_SEAL", "MADV_", "MAP_NORESERVE", "preadv"),
+    "descriptors sent over sockets (SCM_RIGHTS)": ("SCM_RIGHTS", "send_fds", "recv_fds", "CMSG_"),
+    "fork server": ("sched_get",),
+    "pidfd": ("pidfd",),
+    "a signal when a pipe closes (F_SETSIG)": ("F_SETSIG", "F_SETOWN", "O_ASYNC"),
+    "epoll, eventfd": ("epoll", "EPOLL", "eventfd"),
+    "/proc": ("/proc",),
+    "preallocation (posix_fallocate)": ("posix_fallocate",),
+    "fdatasync": ("fdatasync",),
+    "size of a pipe (F_GETPIPE_SZ)": ("F_GETPIPE_SZ",),
+    "quota of a container (cgroups), affinity": ("/sys/fs/cgroup", "sched_get"),
+    "state of a connection (TCP_INFO, TCP_USER_TIMEOUT)": ("TCP_INFO", "TCP_USER_TIMEOUT"),
+    "death with the parent (PR_SET_PDEATHSIG)": ("prctl",),
+}  # fmt: skip
+
+
+def named() -> dict[str, set[str]]:
+    found = {path.relative_to(ROOT / "runner").as_posix(): set(linux_names(path)) for path in modules()}
+    return {name: names for name, names in found.items() if names}
+
+
+def test_linuxs_names_stand_in_one_module_of_each_floor() -> None:
+    found = named()
+    allowed = {name for names in PLACES.values() for name in names}
+    assert found.keys() - allowed == set(), {name: found[name] for name in found.keys() - allowed}
+    assert allowed - found.keys() == set(), "a place without any"
+    assert {name: found[name] for name in ENGINES} == ENGINES
+    for name in (*PLACES["paths that users write"], *PLACES["paths that /proc has shown"]):
+        assert found[name] == {"/proc"}, name
+
+
+@pytest.mark.parametrize(
+    "line", ["os.memfd_create('x')", "path = '/proc/self/fd'", "getattr(os, 'pidfd_open')", "from os import eventfd"]
+)
+def test_a_name_in_another_module_would_be_found(line: str, tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(f'"""Says memfd_create and /proc."""\n# pidfd_open\nimport os\n{line}\n')
+    assert len(list(linux_names(tmp_path / "module.py"))) == 1
+
+
+def test_the_table_of_the_page_has_what_the_code_uses() -> None:
+    page = (ROOT / "docs/how-to/install.md").read_text()
+    table = page.partition("<!-- platforms -->")[2].partition("<!-- end -->")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.strip().splitlines()[2:]]
+    assert [row[0] for row in rows] == [*FACILITIES]
+    about = {name for names in FACILITIES.values() for name in names}
+    unknown = {name for names in named().values() for name in names} - about
+    assert not unknown, f"used, and in no row of the table: {unknown}"
+    used = {name for names in named().values() for name in names}
+    assert not about - used, f"in a row of the table, and not used: {about - used}"

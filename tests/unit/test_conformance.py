@@ -16,8 +16,8 @@ from runner.engines.processes import ProcessEngine
 from runner.engines.reactor import LocalReactor
 from runner.engines.spawn import Spawner
 from runner.engines.threads import ThreadEngine
+from runner.shm.linux_only import arenas_supported
 from runner.shm.registry import ArenaRegistry
-from runner.shm.writer import arenas_supported
 from runner.tasks import Reference
 from runner.transport import item_codec
 from runner.transport.messages import (
