@@ -25,9 +25,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, **more}
 
 
-def run_tests(names: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run tests, slow ones too, in a session of pytest of their own whose interpreters are all masked."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", "-p", "no:cacheprovider", "-n", "0"]
+def run_tests(names: Sequence[str], marked: str = "not slow") -> subprocess.CompletedProcess[str]:
+    """Run tests in a session of pytest of their own whose interpreters are all masked."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", marked, "-p", "no:cacheprovider", "-n", "0"]
     return subprocess.run(
         [*command, "--timeout=300", *names], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LIMIT
     )

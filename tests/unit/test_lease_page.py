@@ -173,7 +173,9 @@ def test_a_worker_that_ends_does_not_take_the_page_for_a_file_of_the_users(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would look at each of its objects for what is to be flushed."""
-    files = {fd: path for fd, path in (linux_only.open_files() or {}).items() if path == str(life.path)}
+    if (every := linux_only.open_files()) is None:
+        pytest.skip("which files are open is not known here, so all are looked at")
+    files = {fd: path for fd, path in every.items() if path == str(life.path)}
     assert len(files) > 1, "a map of the file has a descriptor of its own"
     monkeypatch.setattr(linux_only, "open_files", lambda: files)
     assert not orderly_exit._has_open_files({life.page.fd})

@@ -314,7 +314,7 @@ def test_an_error_of_the_disk_ends_the_keeper_and_leaves_the_last_commit(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     if place == "fdatasync":
-        monkeypatch.setattr(os, "fdatasync", refuse)
+        monkeypatch.setattr(linux_only, "sync_data", refuse)
     else:
         monkeypatch.setattr(file, "_write_changes", refuse)
     group = None
