@@ -16,7 +16,10 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 #: By module: names of Linux alone, those of which runner has a use on Linux, and SCM_RIGHTS, which macOS has and others
 #: do not.
@@ -58,13 +61,13 @@ def is_masked_path(path: object) -> bool:
 
 def may_read_proc() -> bool:
     """Return True if psutil, or a file of the tests, is who reads."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_globals.get("__name__", "")
         if name not in _WAYS:
             file = frame.f_code.co_filename
             return name.partition(".")[0] == "psutil" or file.startswith(_TESTS)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False
 
 
