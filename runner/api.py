@@ -314,6 +314,7 @@ def only_run() -> Iterator[None]:
     """Be the only run of this process; local plugins are read anew, as worker processes would in any case."""
     from runner.engines import process_setup
     from runner.local_modules import LOCAL_PREFIX
+    from runner.posix_only import require_posix
 
     pid, this_run = os.getpid(), object()
     if os.environ.get("RUNNER_PID") == str(pid) or _UNDER_WAY.setdefault(pid, this_run) is not this_run:
@@ -321,6 +322,7 @@ def only_run() -> Iterator[None]:
     try:
         for name in [name for name in sys.modules if name.startswith(LOCAL_PREFIX)]:
             del sys.modules[name]
+        require_posix()
         with process_setup.standard_descriptors():
             yield
     finally:

@@ -51,7 +51,7 @@ class DurableRun:
             raise
 
     def _begin_life(self, plan: Plan) -> None:
-        from runner.store.run_lock import boot_id
+        from runner.linux_only import boot_id
         from runner.transport.lease_page import CELLS_FILE, LeasePage, LeasePageHead
 
         letters = {task.config.dead for task in plan.tasks.values() if task.config.dead is not None}

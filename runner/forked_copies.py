@@ -16,7 +16,6 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runner.error_text import describe_error
@@ -86,19 +85,6 @@ class ForkHook:
             _hooks.remove(self)
 
 
-def descendant_pids(pid: int) -> list[int]:
-    """Return the processes that a process has started, and theirs, in any session; as /proc tells."""
-    found: list[int] = []
-    look = [pid]
-    while look:
-        with contextlib.suppress(OSError):  # it has ended
-            for thread in Path(f"/proc/{look.pop()}/task").iterdir():
-                children = [int(child) for child in (thread / "children").read_text(encoding="ascii").split()]
-                found += children
-                look += children
-    return found
-
-
 def kill(pids: Iterable[int]) -> None:
     """Send SIGKILL to each process that still exists and is ours."""
     for pid in pids:
@@ -109,26 +95,6 @@ def send_signal(send: Callable[[int, int], None], pid: int, number: int) -> None
     """Send a signal with `os.kill` or `os.killpg`, if there still is who should get it and it is ours."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         send(pid, number)
-
-
-def exit_fd(pid: int) -> int | None:
-    """Return a descriptor that is readable once the process has ended, where there is such a thing."""
-    try:
-        return os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        return None
-
-
-def kill_group_when_closed(read_end: int, group: int) -> bool:
-    """Have the kernel kill a process group once no process holds the other end of the pipe; False if it cannot."""
-    import fcntl  # not on Windows
-
-    if not hasattr(fcntl, "F_SETSIG"):
-        return False
-    fcntl.fcntl(read_end, fcntl.F_SETOWN, -group)
-    fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(read_end, fcntl.F_SETFL, fcntl.fcntl(read_end, fcntl.F_GETFL) | os.O_ASYNC)
-    return True
 
 
 def close_descriptors(*fds: int) -> None:

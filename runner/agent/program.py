@@ -25,7 +25,9 @@ from runner.cluster.placement import visible_gpus
 from runner.engines import process_setup
 from runner.engines.reactor import LocalReactor
 from runner.errors import ResourceError, RunnerError, UsageError
-from runner.shm.writer import PAGE_SIZE, arenas_supported
+from runner.linux_only import physical_memory
+from runner.shm.linux_only import arenas_supported
+from runner.shm.writer import PAGE_SIZE
 from runner.transport import agent_messages as frames
 from runner.transport.agent_messages import Hello, encode_body, plain_text
 from runner.transport.frame_link import FrameLink, watch_silence
@@ -150,7 +152,7 @@ def _prove(sock: socket.socket, join_file: JoinFile) -> ByteStream:
 
 def _usable_memory() -> int:
     """Return the bytes of this machine, or those that its container may use."""
-    limit, there = memory_limit(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit, there = memory_limit(), physical_memory()
     return there if limit is None else min(limit, there)
 
 

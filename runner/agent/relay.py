@@ -28,9 +28,9 @@ from runner.transport import agent_messages as frames
 from runner.transport import framing
 from runner.transport.agent_messages import AgentPlan, DeathReport, ShownPosition, decode_body, encode_body, plain_text
 from runner.transport.link_meter import LinkMeter
+from runner.transport.linux_only import is_pipe_full
 from runner.transport.messages import Produced, Reply
 from runner.transport.progress_page import Position, ProgressPage
-from runner.transport.stdio import is_pipe_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable

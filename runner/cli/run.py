@@ -298,8 +298,9 @@ def execute_and_leave(
     `document` writes the summary as JSON, `on_end` is told of the end. `earlier`: the ledger of the durable run that
     goes on. `notify_command` is executed once all is written.
     """
-    from runner import runs
+    from runner import posix_only, runs
 
+    posix_only.require_posix()
     # What tasks print has a way of its own, the printer's, or stays raw.
     with streams.escaped_output(False), streams.strict_output():
         outcome, record = runs.perform(plan, options, earlier=earlier)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from runner import linux_only
 from runner.cli.ended_run import describe_ended_run
 from runner.cli.shared_options import DEFAULT_STATE, StateOption, complete_running
 from runner.errors import UsageError
@@ -96,21 +97,14 @@ class RunProcess:
 
     def __init__(self, holder: LockHolder) -> None:
         self._holder = holder
-        self._fd = -1
-        if hasattr(os, "pidfd_open"):
-            try:
-                # Opened before the look: what the look says is of the process that the descriptor stands for.
-                self._fd = os.pidfd_open(holder.pid)
-            except ProcessLookupError:
-                pass
-            except OSError:  # an old kernel: signals go by number
-                pass
+        # Opened before the look: what the look says is of the process that the descriptor stands for.
+        self._fd = linux_only.exit_fd(holder.pid)
 
     def close(self) -> None:
         """Let go of the process, which goes on."""
-        if self._fd >= 0:
+        if self._fd is not None:
             os.close(self._fd)
-            self._fd = -1
+            self._fd = None
 
     def send_stop(self, running: RunningRun, *, now: bool) -> bool:
         """Send it SIGTERM, and to end it `now` a second one; False: it has ended, and nothing was sent."""
@@ -119,13 +113,13 @@ class RunProcess:
         if find_holder(running.folder) != self._holder or not self._holder.may_live():
             return False
         try:
-            self._send(signal.SIGTERM)
+            linux_only.send_signal(self._fd, self._holder.pid, signal.SIGTERM)
             if self._holder.is_suspended():  # it would hear of it no sooner
                 sys.stderr.write(f"run {running.run} was suspended (Ctrl-Z): it goes on, to end\n")
-                self._send(signal.SIGCONT)
+                linux_only.send_signal(self._fd, self._holder.pid, signal.SIGCONT)
             if now:
                 _wait_for_stopping(running.folder)
-                self._send(signal.SIGTERM)
+                linux_only.send_signal(self._fd, self._holder.pid, signal.SIGTERM)
         except ProcessLookupError:
             return now  # by the first of the two
         except PermissionError:
@@ -134,15 +128,9 @@ class RunProcess:
             ) from None
         return True
 
-    def _send(self, number: int) -> None:
-        if self._fd >= 0:
-            signal.pidfd_send_signal(self._fd, number)
-        else:
-            os.kill(self._holder.pid, number)
-
     def wait(self) -> None:
         """Return when it has ended."""
-        if self._fd >= 0:
+        if self._fd is not None:
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
             poll.poll()

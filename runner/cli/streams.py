@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import fcntl
 import io
 import os
 import select
@@ -160,9 +159,11 @@ def claim_stdout() -> Callable[[str], None]:
     `restore_stdout`.
     """
     kept = -1
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or a stream of a test's
+    with contextlib.suppress(AttributeError, OSError, ValueError, ImportError):  # closed, or a stream of a test's
         sys.stdout.flush()
         if sys.stdout.fileno() == 1:
+            import fcntl  # not on Windows
+
             kept = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)  # not 2, which may be closed
     if kept < 0:
         stream = sys.stdout

@@ -8,15 +8,14 @@ words are unpickled. Neither the machine's own authorities nor names of machines
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import ssl
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from runner.linux_only import readable_secret
 from runner.transport.peer_proof import READ, WRITE, PeerProof, PeerRefused
-from runner.transport.progress_page import memory_file
 
 if TYPE_CHECKING:
     import socket
@@ -82,15 +81,13 @@ def _make_context(protocol: int, identity: Identity) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    fd = memory_file("runner-identity")  # a key can be loaded from a file only
+    secret = (identity.certificate + identity.key).encode()
     try:
-        os.write(fd, (identity.certificate + identity.key).encode())
         context.load_verify_locations(cadata=identity.authority)
-        context.load_cert_chain(f"/proc/self/fd/{fd}")
+        with readable_secret("runner-identity", secret) as path:  # a key can be loaded from a file only
+            context.load_cert_chain(path)
     except (ssl.SSLError, ValueError):
         raise PeerRefused("the identity of this side is not valid: its certificate and key cannot be read") from None
-    finally:
-        os.close(fd)
     return context
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
 import shutil
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ResourceError
 from runner.local_modules import FOLDER_PREFIX, SENT_CODE, located
+from runner.posix_only import fcntl
 from runner.text import printable_line, size_or_empty
 
 if TYPE_CHECKING:

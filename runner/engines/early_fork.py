@@ -28,7 +28,7 @@ import runner.engines.processes  # noqa: F401  what the command needs anyway is 
 from runner import gc_tuning
 from runner.engines import fork_server, process_setup, spawn
 from runner.errors import CommandLeft
-from runner.forked_copies import exit_fd
+from runner.linux_only import exit_fd, inherited_attributes
 
 _STDERR = 2
 #: Where /proc/PID/stat has the addresses of the command line, counted from after the name.
@@ -49,7 +49,7 @@ def fork_early() -> None:
 
 
 def _fork() -> None:
-    attributes = process_setup.inherited_attributes()
+    attributes = inherited_attributes()
     control, their_end = socket.socketpair()
     with their_end, spawn.blocked_terminal_signals():
         pid = os.fork()

@@ -18,7 +18,6 @@ import contextlib
 import gc
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from runner.engines.process_setup import ignore_terminal_signals
 from runner.forked_copies import close_descriptors
 from runner.gc_tuning import gc_paused
+from runner.posix_only import resource
 
 with gc_paused():
     import ctypes  # noqa: F401  so that a worker can make C's output line-buffered without importing it

@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from runner import forked_copies
+from runner import forked_copies, linux_only
 from runner.engines.engine_events import ExitStatus
 from runner.engines.reactor import READ, WRITE
 from runner.std.commands import ProcessGroup
@@ -135,7 +135,8 @@ class Launcher:
             self._reactor.watch_fd(stream.fileno(), READ, call)
         assert self._program.stdin is not None
         os.set_blocking(self._program.stdin.fileno(), False)
-        self._exit_fd = os.pidfd_open(self._program.pid)
+        exit_fd = linux_only.exit_fd(self._program.pid)
+        self._exit_fd = linux_only.watch_exit(self._program.wait) if exit_fd is None else exit_fd
         self._reactor.watch_fd(self._exit_fd, READ, lambda _: self._on_death())
         self._unsent = self._unread = self._err = self._told_want = b""
         self.nodes.clear()

@@ -15,7 +15,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from runner import forked_copies
+from runner import forked_copies, linux_only
 
 if TYPE_CHECKING:
     from runner.std.commands import ProcessGroup
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def arm_lifeline(read_end: int) -> None:
     """Tie this process and its group to the pipe; call it after `setpgid`."""
-    if not forked_copies.kill_group_when_closed(read_end, os.getpgrp()):
+    if not linux_only.kill_group_when_closed(read_end, os.getpgrp()):
         threading.Thread(target=_wait_for_end, args=(read_end,), name="runner-lifeline", daemon=True).start()
     # Runner may have died before this was armed.
     if select.select([read_end], [], [], 0)[0]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+
+def _existing_signals(*names: str) -> tuple[signal.Signals, ...]:
+    """Return the signals of these names that this system has: Windows has few."""
+    return tuple([getattr(signal, name) for name in names if hasattr(signal, name)])
+
+
 #: Ignored in the fork server and in workers: a terminal sends them to all of its processes.
-TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP)
+TERMINAL_SIGNALS = _existing_signals("SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM", "SIGTSTP")
 #: Blocked by who started this process (a service with a signalfd, a thread of a program), they would never arrive.
-_NEEDED_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGCONT}
+_NEEDED_SIGNALS = _existing_signals("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGCHLD", "SIGCONT")
 #: Of a process worker: two sockets, lifeline, pidfd, sentinel, stack file, two pipes of output, and its arena: one to
 #: lend, two (one of them `mmap`'s own) where thread workers read it.
 _FDS_PER_PROCESS = 11
 #: The rest: terminal, plugins' files, the reactor, the printer, the fork server, and what one start needs for a moment.
 _FDS_BASE = 64
-#: Of files in /proc/PID: the umask, users and groups, capabilities, seccomp, processors; limits; control groups.
-_ATTRIBUTE_LINES = re.compile(
-    rb"^(?:Umask|Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|Cpus_allowed:|Mems_allowed:|Max (?!open files)|\d).*",
-    re.MULTILINE,
-)
 
 
 def fill_standard_descriptors() -> list[int]:
@@ -51,7 +51,7 @@ def open_placeholder() -> int:
     try:
         return os.open(os.devnull, os.O_RDWR)
     except OSError:  # no /dev here: a file in memory, which is never read
-        from runner.transport.progress_page import memory_file
+        from runner.linux_only import memory_file
 
         return memory_file("runner-null")
 
@@ -106,19 +106,6 @@ def ignore_terminal_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def inherited_attributes() -> tuple[Any, ...]:
-    """Return what a child inherits from this process and can be changed in it, as far as /proc and the system tell it.
-
-    But for what every worker is told when it starts: the folder, the environment, the limit of open files.
-    """
-    text = b""
-    for name in ("status", "limits", "cgroup"):
-        fd = os.open(f"/proc/self/{name}", os.O_RDONLY)
-        text += os.read(fd, 1 << 16)
-        os.close(fd)
-    return *_ATTRIBUTE_LINES.findall(text), os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.getsid(0)
-
-
 class _SignalInterrupt(KeyboardInterrupt):
     """The end of a wait by a signal; `number` is that of the exit code, less 128."""
 
@@ -136,7 +123,7 @@ def interrupt_on_signals() -> Iterator[None]:
     """Have a signal that would end the program raise a KeyboardInterrupt, so that what is lost by that can be said."""
     before: dict[int, Any] = {}
     if _is_main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _existing_signals("SIGINT", "SIGTERM", "SIGHUP"):
             if signal.getsignal(number) not in {signal.SIG_IGN, None}:
                 before[number] = signal.signal(number, _raise_interrupt)
     try:
@@ -153,10 +140,9 @@ def raise_open_files_limit(processes: int, workers: int) -> None:
     if workers > MAX_PROGRESS_SLOTS:
         text = f"{workers:,} workers are more than one run can have ({MAX_PROGRESS_SLOTS:,}); lower `workers`"
         raise ResourceError(text)
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
+    from runner.posix_only import require_posix, resource
+
+    require_posix()
     needed = _FDS_BASE + _FDS_PER_PROCESS * processes
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from runner import forked_copies
+from runner import forked_copies, linux_only
 from runner.engines import shared_payloads
 from runner.engines.child import worker_main
 from runner.engines.engine_events import ExitStatus, MessageReceived, WorkerExited
@@ -33,7 +33,6 @@ from runner.errors import SpawnError
 from runner.shm.registry import UnknownBlock, WorkerMemory
 from runner.structs import dataclass, field
 from runner.transport.messages import ArenaNotice, Credit, Failed, Finished, Grant, Produced, Reply
-from runner.transport.progress_page import memory_file
 from runner.transport.socket_link import SupervisorLink, connected_pairs
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ class ProcessEngine:
             life_read, life_write = _make_pipe(theirs, ours)
             worker_memory = self._arena_registry.register_worker()
             ours.callback(self._arena_registry.forget_worker, worker_memory)
-            stack_file = memory_file("runner-stack")
+            stack_file = linux_only.memory_file("runner-stack")
             ours.callback(os.close, stack_file)
             given = [life_read, *(end.fileno() for end in their_ends), self._progress_page.fd, stack_file]
             outlets: list[tuple[int, str]] = []
@@ -154,14 +153,14 @@ class ProcessEngine:
                     given.append(write_end)
             args = (spec, os.getpid(), worker_memory.number)
             process = self._spawner.start(worker_main, args, spec.name, given, self._reactor.has_pending_signal)
+            death_fd = process.open_exit_fd()
             ours.pop_all()
-        pidfd = forked_copies.exit_fd(process.pid)
         return _Worker(
             generation=generation,
             process=process,
             link=SupervisorLink(*our_ends),
             lifeline=life_write,
-            death_fd=process.status_fd if pidfd is None else pidfd,
+            death_fd=death_fd,
             worker_memory=worker_memory,
             stack_file=stack_file,
             output_pipes=[self._attach_output(spec.name, fd, stream) for fd, stream in outlets if self._attach_output],
@@ -339,7 +338,7 @@ class ProcessEngine:
     @staticmethod
     def _kill_group(worker: _Worker) -> None:
         pid = worker.process.pid
-        elsewhere = forked_copies.descendant_pids(pid)  # it may have given what it started groups of their own
+        elsewhere = linux_only.descendant_pids(pid)  # it may have given what it started groups of their own
         forked_copies.send_signal(os.killpg, pid, signal.SIGKILL)
         forked_copies.kill([pid, *elsewhere])  # it may not have made its group yet
 

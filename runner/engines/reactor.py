@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from runner import forked_copies
+from runner import forked_copies, linux_only
 from runner.engines.engine_events import SignalReceived
 
 if TYPE_CHECKING:
@@ -24,11 +23,7 @@ if TYPE_CHECKING:
     from runner.engines.engine_events import EngineEvent
 
 
-READ, WRITE = select.POLLIN, select.POLLOUT
-#: `epoll` where there is one. Its time limits are in seconds, those of `poll` in milliseconds.
-#: bench latency, calls of the supervisor for an item: with `selectors` 376, without 357.
-_HAS_EPOLL = hasattr(select, "epoll")
-_LIMIT_UNITS = 1 if _HAS_EPOLL else 1000
+READ, WRITE = linux_only.POLL_READ, linux_only.POLL_WRITE
 
 
 class RealClock:
@@ -42,7 +37,8 @@ class LocalReactor:
     """The descriptors that are watched, and a queue of events that threads post."""
 
     def __init__(self) -> None:
-        self._poller: Any = select.epoll() if _HAS_EPOLL else select.poll()
+        #: `_limit_units`: of its time limits, in a second. `_wakeup_fd`: -1 where each wakes by the pipe.
+        self._poller, self._limit_units, self._wakeup_fd = linux_only.create_poller()
         #: What is called when a descriptor is ready.
         self._calls_by_fd: dict[int, Callable[[int], None]] = {}
         self._posted_events: deque[EngineEvent] = deque()
@@ -51,12 +47,6 @@ class LocalReactor:
         self._delayed_calls: list[tuple[float, Callable[[], None]]] = []
         #: Called before each wait: what an engine has to send when it has nothing else to send.
         self.before_wait: list[Callable[[], None]] = []
-        #: An `eventfd` that is never read: each write ends a wait, as it is watched for changes. Without one, -1.
-        #: bench, a thread's message, from its post to the loop: without it 4.6 us, with it 3.0
-        self._wakeup_fd = -1
-        if _HAS_EPOLL and hasattr(os, "eventfd"):
-            self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._poller.register(self._wakeup_fd, READ | select.EPOLLET)
         #: Signals write into a pipe.
         self._reader, self._writer = os.pipe()
         for fd in (self._reader, self._writer):
@@ -81,7 +71,7 @@ class LocalReactor:
     def wake_up(self) -> None:
         """End the present wait, or the next one."""
         if self._wakeup_fd >= 0:
-            os.eventfd_write(self._wakeup_fd, 1)
+            linux_only.wake_poller(self._wakeup_fd)
             return
         with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
             os.write(self._writer, b"\0")
@@ -133,7 +123,7 @@ class LocalReactor:
         if self._posted_events:  # looked at afterwards: what is posted from now on wakes
             timeout = 0
         try:
-            ready = self._poller.poll(None if timeout is None else timeout * _LIMIT_UNITS)
+            ready = self._poller.poll(None if timeout is None else timeout * self._limit_units)
         finally:
             self._sleeping = False
         for fd, mask in ready:
@@ -184,7 +174,7 @@ class LocalReactor:
         self._close_descriptors()
 
     def _close_descriptors(self) -> None:
-        if _HAS_EPOLL:
+        if linux_only.HAS_EPOLL:
             self._poller.close()
         forked_copies.close_descriptors(self._reader, self._writer, self._wakeup_fd)
         self._reader = self._writer = self._wakeup_fd = -1

@@ -21,8 +21,9 @@ from msgspec.structs import replace
 
 from runner.engines import shared_payloads
 from runner.engines.inline_payloads import inline_grant
+from runner.shm.linux_only import arenas_supported
 from runner.shm.registry import NODE_SHIFT, UnknownBlock, next_node_number
-from runner.shm.writer import PAGE_SIZE, arenas_supported
+from runner.shm.writer import PAGE_SIZE
 from runner.transport import agent_messages as frames
 from runner.transport import kept_items
 from runner.transport.frame_link import BLOCK_HEAD, check_place

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -29,10 +28,10 @@ from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import forked_copies
-from runner.engines.process_setup import TERMINAL_SIGNALS, inherited_attributes
+from runner import linux_only
+from runner.engines.process_setup import TERMINAL_SIGNALS
+from runner.posix_only import resource
 from runner.structs import dataclass
-from runner.transport.progress_page import memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,6 +66,13 @@ class StartedProcess:
     status_fd: int
     interpreter: subprocess.Popen[bytes] | None = None
     exit_code: int | None = None
+
+    def open_exit_fd(self) -> int:
+        """Return a descriptor that is readable once it has ended; that may be `status_fd`."""
+        fd = linux_only.exit_fd(self.pid)
+        if fd is None and self.interpreter is not None:  # a copy that a task forks has `status_fd` as well
+            fd = linux_only.watch_exit(self.interpreter.wait)
+        return self.status_fd if fd is None else fd
 
     def wait_for_exit_code(self, seconds: float) -> None:
         """Wait for the end; the exit code is None still if it takes longer than that, or cannot be known."""
@@ -117,7 +123,7 @@ class Spawner:
 
     def __init__(self, method: str | None = None) -> None:
         wanted = method or os.environ.get(START_METHOD_VARIABLE) or "forkserver"
-        self.start_method = "forkserver" if wanted == "forkserver" else "spawn"
+        self.start_method = "forkserver" if wanted == "forkserver" and linux_only.can_fork_workers() else "spawn"
         self.server: subprocess.Popen[bytes] | ForkedServer | None = None
         self._control: socket.socket | None = None
         self._preload: dict[str, Any] = {"modules": (), "files": (), "needs_asyncio": False}
@@ -263,7 +269,7 @@ def _take_early_server() -> tuple[ForkedServer, socket.socket] | None:
     global early_server  # noqa: PLW0603  a fact about the process
     with contextlib.suppress(OSError):
         server = early_server
-        if server is not None and server.attributes == inherited_attributes():
+        if server is not None and server.attributes == linux_only.inherited_attributes():
             early_server = None
             return server, server.control
     end_early_server()
@@ -295,7 +301,7 @@ def _start_server() -> tuple[subprocess.Popen[bytes], socket.socket]:
 
 def wait_until_ended(server: subprocess.Popen[bytes] | ForkedServer) -> None:
     """Wait for the end of a fork server whose socket is closed; kill it if that takes too long."""
-    if server.returncode is None and (exit_fd := forked_copies.exit_fd(server.pid)) is not None:
+    if server.returncode is None and (exit_fd := linux_only.exit_fd(server.pid)) is not None:
         poll = select.poll()  # `Popen.wait` with a limit looks from time to time, every 50 ms at last
         poll.register(exit_fd, select.POLLIN)
         poll.poll(_END_SECONDS * 1000)
@@ -331,7 +337,7 @@ def _read_status(fd: int, seconds: float) -> int | None:
 
 def _pickle_file(value: Any, stack: contextlib.ExitStack) -> int:
     """Return the descriptor of a file that holds a pickle, to be closed with `stack`."""
-    fd = memory_file("runner-request")
+    fd = linux_only.memory_file("runner-request")
     stack.callback(os.close, fd)
     with open(fd, "wb", closefd=False) as file:
         pickle.dump(value, file)

@@ -19,6 +19,7 @@ import msgspec
 import runner
 from runner.file_tests.comparison import Difference
 from runner.file_tests.execution import TestEnd, TestRequest
+from runner.posix_only import require_posix
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class TestResult:
 
 def run_tests(planned: Sequence[PlannedTest], jobs: int = 1) -> Generator[TestResult]:
     """Run tests, so many at a time, and yield each result as it comes; what is left is ended when this is closed."""
+    require_posix()
     waiting, running = deque(planned), list[_TestProcess]()
     try:
         while waiting or running:

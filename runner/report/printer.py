@@ -29,7 +29,7 @@ from runner.report.log import LineSplitter, worker_prefix
 from runner.report.panel import TerminalPanel
 from runner.secret_masks import SecretMask
 from runner.text import printable_text
-from runner.transport.stdio import is_pipe_full
+from runner.transport.linux_only import is_pipe_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,6 +27,7 @@ a few of its pages (the kernel's pagemap tells which), these travel beside the r
 **Limits.** A writer never waits here, apart from a source, which gives its readers a moment above 64 MiB. Without room,
 or where memory files do not exist (or `RUNNER_NO_ARENA` is set), buffers travel in the pickle.
 
+    linux_only  what arenas are made of, and whether this machine has it
     writer     one writer's arena: free pages, copying in, references on their way
     reader     other processes' arenas, mapped once each, and the views that are alive
     registry   the supervisor's count of holders, and the twins of arenas on other machines

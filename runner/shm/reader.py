@@ -21,13 +21,14 @@ import functools
 import mmap
 import os
 import pickle
-import resource
 import threading
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from runner.shm.writer import ARENA_BYTES, MAP_NORESERVE, PAGE_SIZE, BlockRef
+from runner.posix_only import resource
+from runner.shm import linux_only
+from runner.shm.writer import ARENA_BYTES, PAGE_SIZE, BlockRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +43,6 @@ _MIN_PATCHED_BYTES, _MIN_UNCHANGED_RATIO, _MAX_CHANGED_PAGES = 512 * 1024, 32, 1
 #: A function that rewrites a buffer rewrites most, and a page fault for each page takes far longer than a copy: so many
 #: buffers after one of which more than half was written are copied. bench arrays-rewritten: without it 2.2, with it 1.
 _COPIES_AFTER_REWRITE = 31
-#: The high byte of a page's entry in /proc/self/pagemap: present (0x80) or swapped (0x40) and not the file's (0x20).
-_IS_WRITTEN = bytes(bool(byte & 0xC0 and not byte & 0x20) for byte in range(256))
 
 
 class LiveView(weakref.ref[memoryview]):
@@ -74,7 +73,7 @@ class MappedArena:
         if self.view is None and not self._map_attempted:
             self._map_attempted = True
             with contextlib.suppress(OSError, ValueError):
-                self.memory = mmap.mmap(self.fd, ARENA_BYTES, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
+                self.memory = linux_only.map_private(self.fd, ARENA_BYTES)
                 self.base_address = _buffer_address(self.memory) or 0
                 self.view = memoryview(self.memory)
         return self.view
@@ -191,7 +190,7 @@ def _read_copy(arena: MappedArena, offset: int, length: int, changes: PageChange
     done = 0
     with memoryview(copy) as rest:
         while done < length:
-            got = os.preadv(arena.fd, [rest[done:]], offset + done)
+            got = linux_only.read_into(arena.fd, rest[done:], offset + done)
             if not got:
                 raise OSError("the memory in which this item lies ends too early")
             done += got
@@ -213,7 +212,7 @@ def sweep_dead_views() -> None:
             if arena is not None and arena.memory is not None:
                 runs = _written_runs(live_view)
                 for start, length in runs:
-                    arena.memory.madvise(mmap.MADV_DONTNEED, key[1] + start, length)
+                    linux_only.drop_written(arena.memory, key[1] + start, length)
                 if 2 * sum([length for _, length in runs]) > live_view.length:
                     _copies_left = _COPIES_AFTER_REWRITE
             _unreported_views.discard(key)
@@ -270,13 +269,10 @@ def _read_written_runs(live_view: LiveView) -> list[tuple[int, int]]:
     pages = -(-live_view.length // PAGE_SIZE)
     try:
         if _pagemap is None:
-            _pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        entries = os.pread(_pagemap, 8 * pages, live_view.address // PAGE_SIZE * 8)
+            _pagemap = linux_only.open_pagemap()
+        marks = linux_only.read_written_marks(_pagemap, live_view.address // PAGE_SIZE, pages)
     except OSError:
         return [(0, pages * PAGE_SIZE)]
-    if len(entries) < 8 * pages:
-        return [(0, pages * PAGE_SIZE)]
-    marks = entries[7::8].translate(_IS_WRITTEN)
     runs: list[tuple[int, int]] = []
     at = marks.find(1)
     while at >= 0:

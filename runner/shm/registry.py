@@ -12,15 +12,13 @@ machines have the bytes of a block; they are told when it has no holder any more
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
-import mmap
 import os
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from runner.shm import reader, writer
+from runner.shm import linux_only, reader, writer
 from runner.structs import dataclass, field
 
 if TYPE_CHECKING:
@@ -102,9 +100,7 @@ class RegisteredArena:
     def bytes_at(self, offset: int, length: int) -> memoryview:
         """Return the bytes of a block, where they are."""
         if self._memory is None:
-            self._memory = memoryview(
-                mmap.mmap(self.fd, writer.ARENA_BYTES, flags=mmap.MAP_SHARED | writer.MAP_NORESERVE)
-            )
+            self._memory = memoryview(linux_only.map_shared(self.fd, writer.ARENA_BYTES))
         return self._memory[offset : offset + length]
 
     def room_at(self, offset: int, length: int) -> memoryview:
@@ -114,7 +110,7 @@ class RegisteredArena:
             self._pages = bytearray(writer.ARENA_BYTES // writer.PAGE_SIZE)
         first, end = offset // writer.PAGE_SIZE, -(-(offset + length) // writer.PAGE_SIZE)
         if self._pages.find(0, first, end) >= 0:
-            os.posix_fallocate(self.fd, offset, length)
+            linux_only.have_memory(self.fd, offset, length)
             self._pages[first:end] = b"\1" * (end - first)
         self._arriving[offset] = length
         return room
@@ -216,7 +212,7 @@ class ArenaRegistry:
     def register_arena(self, worker_memory: WorkerMemory, number: int, fd: int) -> None:
         """Add the arena that a worker announces; UnknownBlock when it could not be lent to others."""
         refused = fd < 0 or worker_memory.arena is not None or number != worker_memory.number
-        if refused or not _is_sealed(fd):
+        if refused or not linux_only.is_sealed(fd, writer.ARENA_BYTES):
             if fd >= 0:
                 os.close(fd)
             raise UnknownBlock("an arena that it cannot have" if refused else "an arena that could shrink")
@@ -232,7 +228,9 @@ class ArenaRegistry:
         """Return the twin of an arena on another machine, a new one the first time. OSError: it cannot be made."""
         arena = self._arenas.get(number)
         if arena is None:
-            arena = RegisteredArena(number, writer.create_arena_file(), None, freed_copies=self.freed_copies)
+            arena = RegisteredArena(
+                number, linux_only.create_arena_file(writer.ARENA_BYTES), None, freed_copies=self.freed_copies
+            )
             self._add_arena(arena)
         return arena
 
@@ -337,12 +335,3 @@ class ArenaRegistry:
 def next_node_number() -> int:
     """Return the number of a machine that joins; no other in this process has or had it."""
     return next(_node_numbers)
-
-
-def _is_sealed(fd: int) -> bool:
-    """Return True if a file has the right size and cannot shrink: a reader would die of that."""
-    try:
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-        return bool(seals & fcntl.F_SEAL_SHRINK) and os.fstat(fd).st_size >= writer.ARENA_BYTES
-    except OSError:
-        return False

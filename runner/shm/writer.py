@@ -7,15 +7,15 @@ than copying the page does. The arena is made at the first large buffer.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
-import socket
-import sys
 import threading
 from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING, Any
+
+from runner.shm import linux_only
+from runner.shm.linux_only import arenas_supported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +30,6 @@ MAX_BYTES_IN_USE = 256 << 20
 READER_WAIT_BYTES = 64 << 20
 READER_WAIT_SECONDS = 0.05
 ARENA_BYTES = 2 * MAX_BYTES_IN_USE
-#: Where large buffers travel in the pickle, whatever the machine could do.
-DISABLE_VARIABLE = "RUNNER_NO_ARENA"
-
-#: `mmap` has the name since Python 3.13. Pages are paid for when they are used, not when they are mapped.
-MAP_NORESERVE: int = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
 class PageAllocator:
@@ -102,17 +97,6 @@ class BlockRef(tuple[Any, ...]):  # noqa: SLOT001  Python allows a tuple none
     def __del__(self) -> None:
         if self.arena_writer is not None:
             self.arena_writer.freed_offsets.append(self[1])
-
-
-def arenas_supported() -> bool:
-    """Return True if this machine has what arenas need."""
-    return (
-        not os.environ.get(DISABLE_VARIABLE)
-        and hasattr(os, "memfd_create")
-        and hasattr(socket, "SCM_RIGHTS")
-        and hasattr(socket, "CMSG_SPACE")
-        and hasattr(fcntl, "F_ADD_SEALS")
-    )
 
 
 class ArenaWriter:
@@ -184,7 +168,7 @@ class ArenaWriter:
             if self._view is None:
                 self._open_arena()
             end = -(-end // PAGE_SIZE) * PAGE_SIZE
-            os.posix_fallocate(self.fd, self._populated_until, end - self._populated_until)
+            linux_only.have_memory(self.fd, self._populated_until, end - self._populated_until)
         except (OSError, ValueError):  # no descriptor or no memory is left, or the machine does not allow it
             self._disabled = self._view is None
             return False
@@ -193,9 +177,9 @@ class ArenaWriter:
 
     def _open_arena(self) -> None:
         with contextlib.ExitStack() as undo:
-            fd = create_arena_file()
+            fd = linux_only.create_arena_file(ARENA_BYTES)
             undo.callback(os.close, fd)
-            self._map = mmap.mmap(fd, ARENA_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE)
+            self._map = linux_only.map_shared(fd, ARENA_BYTES)
             self._announce_arena(self.arena_number, fd)
             undo.pop_all()
         self.fd = fd
@@ -211,27 +195,14 @@ class ArenaWriter:
             self._view = None
 
 
-def create_arena_file() -> int:
-    """Return a new memory file, sparse and sealed."""
-    fd = os.memfd_create("runner-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, ARENA_BYTES)
-        # A file that could shrink would kill its readers.
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
 def discard_unheld(fd: int, held: list[tuple[int, int]]) -> None:
     """Give back the memory of an arena whose writer is dead, apart from the ranges (start, length) that are held."""
     with (
         contextlib.suppress(OSError, ValueError),
-        mmap.mmap(fd, ARENA_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE) as memory,
+        linux_only.map_shared(fd, ARENA_BYTES) as memory,
     ):
         at = 0
         for start, length in [*sorted(held), (ARENA_BYTES, 0)]:
             if start > at:
-                memory.madvise(mmap.MADV_REMOVE, at, start - at)
+                linux_only.discard_pages(memory, at, start - at)
             at = max(at, start + -(-length // PAGE_SIZE) * PAGE_SIZE)

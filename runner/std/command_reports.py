@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from runner.posix_only import O_CLOEXEC
 from runner.std.targets import StreamTarget, printable_path
 from runner.tasks import Context, task
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _HEADER = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n"
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND
+_FLAGS = os.O_WRONLY | os.O_CREAT | O_CLOEXEC | os.O_APPEND
 #: Characters that would end a line of the log, or a column.
 _ESCAPES = {ord(char): repr(char)[1:-1] for char in "\n\r\t"}
 

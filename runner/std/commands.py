@@ -11,14 +11,14 @@ with it what the command has started in sessions of their own.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, Literal
 
-from runner import forked_copies
+from runner import forked_copies, linux_only
+from runner.posix_only import WNOHANG
 
 if TYPE_CHECKING:
     import select
@@ -31,6 +31,8 @@ _PIECE = 1 << 16
 _PATIENCE = 1.0
 #: Between two looks whether a command has ended, where nothing tells of it: doubled from the least to the most.
 _LEAST_PAUSE, _MOST_PAUSE = 0.0005, 0.02
+#: The process that leads a group and waits at its pipe; and the one that kills the group itself, where no kernel does.
+_HOLDER, _KILLING_HOLDER = ["/bin/cat"], ["/bin/sh", "-c", "read -r _; kill -s KILL 0"]
 
 
 class ProcessGroup:
@@ -50,8 +52,9 @@ class ProcessGroup:
         read_end, self._line = os.pipe()
         try:
             null = subprocess.DEVNULL
-            self._holder = subprocess.Popen(["/bin/cat"], stdin=read_end, stdout=null, stderr=null, process_group=0)
-            forked_copies.kill_group_when_closed(read_end, self._holder.pid)
+            holder = _HOLDER if linux_only.HAS_PIPE_SIGNALS else _KILLING_HOLDER
+            self._holder = subprocess.Popen(holder, stdin=read_end, stdout=null, stderr=null, process_group=0)  # noqa: S603  our own
+            linux_only.kill_group_when_closed(read_end, self._holder.pid)
         finally:
             os.close(read_end)
         return self._holder.pid
@@ -93,7 +96,7 @@ class Command:
         finally:
             # Nothing that it has started may run on after an error.
             if self.kill_reason is not None or not command.has_ended():
-                elsewhere = forked_copies.descendant_pids(command.pid)  # what has a session of its own
+                elsewhere = linux_only.descendant_pids(command.pid)  # what has a session of its own
                 self._group.kill()
                 forked_copies.kill([command.pid, *elsewhere])
             command.close_pipes()
@@ -180,7 +183,7 @@ class _Process:
         self.exit_fd: int | None = None
         self._exit_code: int | None = None
 
-    def has_ended(self, options: int = os.WNOHANG) -> bool:
+    def has_ended(self, options: int = WNOHANG) -> bool:
         """Return True once it has ended, and reap it then."""
         if self._exit_code is None:
             try:
@@ -207,7 +210,7 @@ class _Process:
         import select
 
         poll = select.poll()
-        self.exit_fd = forked_copies.exit_fd(self.pid)
+        self.exit_fd = linux_only.exit_fd(self.pid)
         for fd in (self.out, self.err, *([] if self.exit_fd is None else [self.exit_fd])):
             poll.register(fd, select.POLLIN)
         if self.stdin >= 0:
@@ -282,13 +285,7 @@ def _spawn(arguments: list[str], env: Mapping[bytes, bytes], group: int, pipes: 
 @functools.cache
 def _inherited_descriptors() -> tuple[int, ...]:
     """Return the descriptors that this process was started with, which no command is to have; as they are at first."""
-    found = []
-    with contextlib.suppress(OSError):  # no /proc
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  names alone
-            with contextlib.suppress(OSError):  # it was the folder's own
-                if int(name) > 2 and os.get_inheritable(int(name)):
-                    found.append(int(name))
-    return tuple(found)
+    return linux_only.inherited_descriptors()
 
 
 def _fork_and_execute(

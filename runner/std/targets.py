@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import select
@@ -19,7 +18,9 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runner import linux_only
 from runner.forked_copies import close_descriptors
+from runner.posix_only import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK, fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,9 +30,9 @@ _FD = re.compile(r"/(?:dev|proc/(?P<pid>[0-9]+)(?:/task/[0-9]+)?)/fd/(?P<number>
 _NAME_MAX = 143
 _LINKS = 40
 _TRIES = 100
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC
 #: Whatever is there by now: no link is followed, and no reader of a pipe waited for.
-_LOOK_AT = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LOOK_AT = os.O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 #: What a file system answers that cannot sync such a thing at all.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP}
 #: File → the run that has begun it last in this process.
@@ -92,7 +93,7 @@ def open_target(
         if not stat.S_ISREG(mode):
             if only_files:
                 raise _only_threads(path)
-            return DescriptorTarget(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY))
+            return DescriptorTarget(path, os.open(path, os.O_WRONLY | O_CLOEXEC | os.O_NOCTTY))
     kind = DurableFileTarget if durable else AtomicFileTarget
     return kind(path, run, append=append, place=place)
 
@@ -318,7 +319,7 @@ class DurableFileTarget(AtomicFileTarget):
 
     def place(self) -> dict[str, Any] | None:
         """Return the same, once what was written is safe, and the part's name with it."""
-        os.fdatasync(self._fd)
+        linux_only.sync_data(self._fd)
         if not self._is_named:
             with contextlib.suppress(PermissionError):  # of a folder that may be written, and not read
                 _sync_folder(self._folder)
@@ -339,7 +340,7 @@ def _sync_file(fd: int) -> None:
 
 
 def _sync_folder(path: str) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    folder = os.open(path, os.O_RDONLY | O_CLOEXEC)
     try:
         _sync_file(folder)
     finally:

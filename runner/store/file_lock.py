@@ -7,13 +7,13 @@ that was killed holds nobody up.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 from time import sleep
 from typing import TYPE_CHECKING
 
 from runner.errors import RunRefused
+from runner.posix_only import fcntl
 from runner.store import run_folders
 from runner.store.run_lock import read_holder, write_holder
 

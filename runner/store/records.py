@@ -7,7 +7,6 @@ ends: so a run in another container, whose process cannot be seen here, is known
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ import msgspec
 
 from runner.errors import UnsafeFolder, UsageError
 from runner.forked_copies import ForkHook, close_descriptors
+from runner.posix_only import fcntl
 from runner.store import run_folders
 from runner.store.run_lock import LockHolder, boot_id, process_start, read_holder, write_holder
 

@@ -11,11 +11,11 @@ items had become may have been left in its queues: apart from those with a lette
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import RetryRefused, UnsafeFolder, UsageError
+from runner.posix_only import fcntl
 from runner.store import dead_letters, run_folders
 from runner.structs import dataclass
 

@@ -15,6 +15,7 @@ import stat
 from typing import TYPE_CHECKING, BinaryIO
 
 from runner.errors import UnsafeFolder, UsageError
+from runner.posix_only import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, effective_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 _RUNS = "runs"
 #: The ledger of a durable run, in the run's folder.
 LEDGER_FILE = "ledger.db"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 #: A pipe that stands where a file should be is opened without waiting for its other end, and then refused.
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_APPEND = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
+_APPEND = os.O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _WAY_OUT = "name another folder with `state` in [run], or keep no record with --no-record"
 
@@ -101,7 +102,7 @@ def _refuse_odd(found: os.stat_result, path: Path) -> None:
 
 
 def _refuse_foreign(found: os.stat_result, path: Path) -> None:
-    me = os.geteuid()
+    me = effective_user()
     if found.st_uid not in {me, 0}:
         text = f"{path} belongs to user {found.st_uid}, and this is user {me}: it is neither read nor written"
         raise UnsafeFolder(f"{text}; {_WAY_OUT}")
@@ -152,7 +153,7 @@ def _write_new(at: int, name: str, data: bytes) -> None:
 
 def replace_path(path: Path, data: bytes) -> None:
     """Replace a file of a user's whole, as `replace_file` does one of a run."""
-    at = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    at = os.open(path.parent, os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     try:
         replace_file(at, path.name, data, f".{path.name}.{os.getpid()}.new")
     finally:

@@ -9,21 +9,23 @@ has it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-from pathlib import Path
 from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.errors import LedgerRefused, UnsafeFolder
 from runner.forked_copies import ForkHook, close_descriptors
+from runner.linux_only import boot_id, file_system_of, process_start
+from runner.posix_only import fcntl
 from runner.store import run_folders
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 _LOCK_FILE = "lock"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_MOUNTS = Path("/proc/self/mountinfo")
 #: File systems whose locks, or whose shared memory, do not hold between machines: SQLite's WAL needs both.
 _CLUSTER = {"afs", "beegfs", "ceph", "glusterfs", "gpfs", "lustre", "ocfs2"}
 _NETWORK = {*_CLUSTER, "9p", "cifs", "nfs", "nfs4", "rclone", "smb3", "smbfs", "sshfs"}
@@ -112,11 +114,24 @@ class LockHolder(msgspec.Struct, frozen=True):
             return True
         import psutil  # only a look at another run needs it
 
-        return psutil.pid_exists(self.pid) and self.is_same_process()
+        try:
+            is_zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, and not waited for
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.Error:  # of another user
+            is_zombie = False
+        return not is_zombie and self.is_same_process()
 
     def is_suspended(self) -> bool:
         """Return True if its process was stopped (Ctrl-Z), and has not been continued."""
-        return self.is_here and (_process_fields(self.pid) or [""])[0] in {"T", "t"}
+        import psutil
+
+        if not self.is_here:
+            return False
+        try:
+            return psutil.Process(self.pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+        except psutil.Error:
+            return False
 
     def is_same_process(self) -> bool:
         """Return False if its number is another process's by now."""
@@ -126,23 +141,6 @@ class LockHolder(msgspec.Struct, frozen=True):
 def this_process() -> LockHolder:
     """Return this process as a holder of locks."""
     return LockHolder(os.getpid(), socket.gethostname(), boot_id(), process_start(os.getpid()))
-
-
-def process_start(pid: int) -> int:
-    """Return when a process was started, in clock ticks since the machine was; 0 where that is not known."""
-    try:
-        return int(_process_fields(pid)[19])
-    except (ValueError, IndexError):
-        return 0
-
-
-def _process_fields(pid: int) -> list[str]:
-    """Return what the system says of a process, its state first; nothing where that is not known."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return []
-    return text.rpartition(")")[2].split()  # the name before it may hold anything
 
 
 def write_holder(fd: int) -> None:
@@ -160,31 +158,9 @@ def read_holder(fd: int) -> LockHolder | None:
         return None
 
 
-def boot_id() -> str:
-    """Return the name of this boot of the machine; empty where that is not known."""
-    try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
-
-
 def refuse_network_disk(folder: Path) -> None:
     """Raise LedgerRefused when the folder is on a network file system."""
-    kind = _file_system_of(folder)
+    kind = file_system_of(folder)
     if kind.removeprefix("fuse.") in _NETWORK:
         text = f"{folder} is on a network file system ({kind}), where a ledger would not be safe"
         raise LedgerRefused(f"{text}; name a folder on a local disk with `state` in [run]")
-
-
-def _file_system_of(folder: Path) -> str:
-    """Return the kind of the file system that holds a folder; empty where that is not known."""
-    try:
-        device = folder.stat().st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}"
-        with _MOUNTS.open(encoding="utf-8", errors="replace") as lines:
-            for words in map(str.split, lines):
-                if words[2] == wanted:
-                    return words[words.index("-") + 1]
-    except (OSError, ValueError, IndexError):
-        pass
-    return ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from runner import linux_only
 from runner.shm.writer import PAGE_SIZE, PageAllocator
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class SegmentFolder:
         file = self._path / f"{number:06d}"
         fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.posix_fallocate(fd, 0, size)
+            linux_only.allocate_file(fd, size)
         except OSError:
             os.close(fd)
             with contextlib.suppress(OSError):
@@ -108,7 +109,7 @@ class SegmentFolder:
     def sync(self) -> None:
         """Make what was written safe. OSError: nothing of it may be believed."""
         for number in self._unsynced:
-            os.fdatasync(self._fds[number])
+            linux_only.sync_data(self._fds[number])
         self._unsynced.clear()
         if self._has_new_files:
             sync_folder(self._path)

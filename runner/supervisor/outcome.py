@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import events
+from runner.linux_only import processor_ticks
 from runner.structs import dataclass
 from runner.supervisor.run_state import Phase
 from runner.supervisor.time_accounting import ENDED
@@ -26,11 +25,8 @@ if TYPE_CHECKING:
 
 PROGRESS_INTERVAL = 0.25
 EXIT_OK, EXIT_FAILED, EXIT_DEAD, EXIT_HALTED, EXIT_FAULT, EXIT_DEADLINE = 0, 1, 4, 5, 70, 124
-_STAT = Path("/proc/stat")
 #: Less than that is noise: the kernel counts in hundredths of a second.
 _TICKS = 20
-#: user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in these already.
-_IDLE, _COLUMNS = (3, 4), 8
 
 
 class ProgressReporter:
@@ -110,29 +106,11 @@ def _sample_items(task: TaskState, now: float) -> None:
             slot.sampled_item = position.lease, position.index, now
 
 
-def _read_ticks() -> tuple[int, int] | None:
-    """Return ticks of the processors that this process may use: idle ones, and all; None where they are not known."""
-    idle = total = 0
-    try:
-        allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-        with _STAT.open(encoding="ascii") as lines:
-            for name, *columns in map(str.split, lines):
-                if name in allowed:
-                    ticks = [int(column) for column in columns[:_COLUMNS]]
-                    idle += sum(ticks[at] for at in _IDLE)
-                    total += sum(ticks)
-                elif not name.startswith("cpu"):
-                    break
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
-    return idle, total
-
-
 class ProcessorMeter:
     """Looks when it is made, and again when it is asked."""
 
     def __init__(self) -> None:
-        self._before = _read_ticks()
+        self._before = processor_ticks()
         self._cpu = time.process_time()
 
     def idle_share(self) -> float | None:
@@ -140,7 +118,7 @@ class ProcessorMeter:
 
         >>> ProcessorMeter().idle_share()  # a moment says nothing
         """
-        after = _read_ticks()
+        after = processor_ticks()
         if self._before is None or after is None or after[1] - self._before[1] < _TICKS:
             return None
         return max(0.0, min(1.0, (after[0] - self._before[0]) / (after[1] - self._before[1])))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from runner.config import resolved
 from runner.events import Machine, QueuePlanned, RunLife, RunPlan, TaskPlanned
 from runner.ledger.lanes import LanedSubscription
 from runner.ledger.subscriptions import Subscription
+from runner.linux_only import physical_memory
 from runner.model import CLUSTER_ENGINES, AgentSettings, RaySettings
 from runner.secret_masks import SecretMask
 from runner.structs import dataclass, field
@@ -325,7 +325,6 @@ def describe_machine() -> Machine:
     >>> describe_machine().cores > 0
     True
     """
-    names = os.uname()
-    system = f"{names.sysname} {names.release} {names.machine}"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(system, platform.python_version(), __version__, usable_cpus(), memory)
+    names = platform.uname()
+    system = f"{names.system} {names.release} {names.machine}"
+    return Machine(system, platform.python_version(), __version__, usable_cpus(), physical_memory())

@@ -6,6 +6,7 @@
     socket_link     the two ends of a process worker's private sockets
     progress_page   the shared page on which each worker shows the item that it executes
     lease_page      the file of a durable run that begins with that page, and says what its open leases hold
+    linux_only      what not every system can do with sockets and pipes
     stdio           a process worker's standard output and error
 
 Thread workers are handed the message objects themselves. Payloads are opaque above this floor; large ones lie

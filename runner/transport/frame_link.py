@@ -17,7 +17,6 @@ under load, or a stopped process, never looks like one that is gone.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from collections import deque
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from runner.shm.writer import ARENA_BYTES, PAGE_SIZE
 from runner.transport.framing import FrameError, WireBuffer
+from runner.transport.linux_only import limit_silence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -253,15 +253,4 @@ def watch_silence(sock: socket.socket, seconds: float) -> None:
     Buffers are left to the kernel: what may be set is mostly less than what it takes by itself.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    pause = max(1, int(seconds / 5))
-    options = {
-        "TCP_KEEPIDLE": pause,
-        "TCP_KEEPINTVL": pause,
-        "TCP_KEEPCNT": max(1, int(seconds / pause) - 1),
-        "TCP_USER_TIMEOUT": int(seconds * 1000),
-    }
-    for name, value in options.items():
-        if hasattr(socket, name):
-            with contextlib.suppress(OSError):  # a system that has the word and not the thing
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    limit_silence(sock, seconds)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from runner.linux_only import allocate_file
 from runner.transport.progress_page import MAX_PROGRESS_SLOTS, PAGE_BYTES, SLOT_BYTES, unpack_position
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class LeasePage:
             raise OSError("the names of the queues are too many for it")
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(self.fd, 0, _FILE_BYTES)  # with holes, a full disk would be SIGBUS
+            allocate_file(self.fd, _FILE_BYTES)  # with holes, a full disk would be SIGBUS
             self._map = mmap.mmap(self.fd, _FILE_BYTES)
         except BaseException:
             os.close(self.fd)

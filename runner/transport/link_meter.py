@@ -7,8 +7,9 @@ The kernel tells of time in which it waited for a reader (`tcpi_rwnd_limited`): 
 
 from __future__ import annotations
 
-import socket
 import struct
+
+from runner.transport.linux_only import read_tcp_info
 
 #: Offsets in Linux's `struct tcp_info`, which only grows at its end: round trip in us; bytes confirmed, bytes received;
 #: bytes that were not sent; us in which the reader had no room.
@@ -30,7 +31,7 @@ class LinkMeter:
     def look(self, now: float, *, is_waiting: bool) -> None:
         """Look at it. `is_waiting`: the kernel has not taken all that this process has for it."""
         seconds, self._last = now - self._last, now
-        info = _read_tcp_info(self._fd)
+        info = read_tcp_info(self._fd)
         if len(info) < _INFO_BYTES:  # another system than Linux, or an old one
             self.full_seconds += seconds if is_waiting else 0.0
             return
@@ -40,16 +41,3 @@ class LinkMeter:
         by_reader, self._reader_limited = (limited - self._reader_limited) / 1e6, limited
         if is_waiting or _U32.unpack_from(info, _NOT_SENT)[0]:
             self.full_seconds += max(0.0, seconds - by_reader)
-
-
-def _read_tcp_info(fd: int) -> bytes:
-    if not hasattr(socket, "TCP_INFO") or fd < 0:
-        return b""
-    try:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)  # the family is not looked at
-        try:
-            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        finally:
-            sock.detach()
-    except OSError:
-        return b""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import tempfile
 
 from msgspec import Struct
+
+from runner import linux_only
 
 #: Workers of one run, on all of its machines: half a MiB, of which only what is written takes memory.
 MAX_PROGRESS_SLOTS = 1 << 15
@@ -59,7 +60,7 @@ class ProgressPage:
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = memory_file("runner-cells") if fd is None else fd
+        self.fd = linux_only.memory_file("runner-cells") if fd is None else fd
         if fd is None:
             os.ftruncate(self.fd, PAGE_BYTES)
         self._map = mmap.mmap(self.fd, PAGE_BYTES)
@@ -83,11 +84,3 @@ class ProgressPage:
         with contextlib.suppress(BufferError):  # a thread that is left behind still shows what it executes
             self._map.close()
         os.close(self.fd)
-
-
-def memory_file(name: str) -> int:
-    """Make a file without a name in any folder; it is gone with its last descriptor."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name, os.MFD_CLOEXEC)
-    with tempfile.TemporaryFile() as file:  # not Linux: an unlinked file serves as well
-        return os.dup(file.fileno())

@@ -9,7 +9,6 @@ to write then, and a thread that waits in `recv` is woken for that, too.
 
 from __future__ import annotations
 
-import array
 import contextlib
 import select
 import socket
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from runner import forked_copies
-from runner.transport import framing
+from runner.transport import framing, linux_only
+from runner.transport.linux_only import ANCILLARY_BYTES, FDS_LOST, RECEIVE_FLAGS
 from runner.transport.messages import ArenaNotice
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 _SOCKET_BUFFER_BYTES = 1 << 20
 _MAX_IOV = 64
-#: Room for descriptors beside what arrives, and the flag that keeps them out of children.
-_ANCILLARY_BYTES = socket.CMSG_SPACE(64) if hasattr(socket, "CMSG_SPACE") else 0
-_RECEIVE_FLAGS: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-#: Set beside bytes whose descriptor this process has no room for.
-_FDS_LOST = int(socket.MSG_CTRUNC)  # a flag of `enum` would be three calls of Python
 #: Where the supervisor reads; one for all its links, because each read is parsed before the next one begins.
 #: bench small: a fresh buffer for each read costs more than the read, because its pages must be mapped anew.
 _READ_BUFFER = memoryview(bytearray(1 << 18))
@@ -80,7 +75,7 @@ class WorkerLink:
         if type(message) is not ArenaNotice and len(left) == 1:
             self._socket.sendall(left[0])
             return
-        ancillary = _fd_message(message) if type(message) is ArenaNotice else []
+        ancillary = linux_only.fd_message(message.fd) if type(message) is ArenaNotice else []
         while left:
             left, ancillary = _unsent_buffers(left, self._socket.sendmsg(left[:_MAX_IOV], ancillary)), []
 
@@ -113,9 +108,9 @@ class WorkerLink:
         end = len(read)
         buffer[:end] = read
         while end < length:
-            got, ancillary, flags, _ = self._incoming.recvmsg_into([buffer[end:]], _ANCILLARY_BYTES, _RECEIVE_FLAGS)
-            if ancillary or flags & _FDS_LOST:
-                self._received_fds.extend(_received_fds(ancillary))
+            got, ancillary, flags, _ = self._incoming.recvmsg_into([buffer[end:]], ANCILLARY_BYTES, RECEIVE_FLAGS)
+            if ancillary or flags & FDS_LOST:
+                self._received_fds.extend(linux_only.received_fds(ancillary))
             if not got:
                 raise EOFError
             end += got
@@ -134,20 +129,6 @@ def _unsent_buffers(buffers: list[framing.WireBuffer], sent: int) -> list[framin
             return [memoryview(buffer)[sent:], *buffers[at + 1 :]]
         sent -= len(buffer)
     return []
-
-
-def _fd_message(notice: ArenaNotice) -> list[Any]:
-    """Return the ancillary data with the descriptor that travels beside a notice, if one does."""
-    return [] if notice.fd < 0 else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [notice.fd]))]
-
-
-def _received_fds(ancillary: list[Any]) -> list[int]:
-    """Return the descriptors that came beside some bytes; they are ours to close. -1 for one that was lost."""
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return list(fds) or [-1]
 
 
 def _attach_fd(notice: ArenaNotice, fds: deque[int]) -> ArenaNotice:
@@ -189,7 +170,7 @@ class SupervisorLink:
     def send(self, message: ToWorker) -> None:
         """Hand a message over; what the socket does not take now goes out with `flush`."""
         buffers = framing.pack_message(message)
-        ancillary = _fd_message(message) if type(message) is ArenaNotice else []
+        ancillary = linux_only.fd_message(message.fd) if type(message) is ArenaNotice else []
         if len(buffers) == 1 and not ancillary and not self._unsent:
             try:
                 sent = self._outgoing.send(buffers[0])
@@ -231,13 +212,13 @@ class SupervisorLink:
         messages: list[Any] = []
         while True:
             try:
-                got, ancillary, flags, _ = self._socket.recvmsg_into([_READ_BUFFER], _ANCILLARY_BYTES, _RECEIVE_FLAGS)
+                got, ancillary, flags, _ = self._socket.recvmsg_into([_READ_BUFFER], ANCILLARY_BYTES, RECEIVE_FLAGS)
             except BlockingIOError:
                 return messages, True
             except OSError:  # a reset, at the death of the worker
                 got, ancillary, flags = 0, [], 0
-            if ancillary or flags & _FDS_LOST:
-                self._received_fds.extend(_received_fds(ancillary))
+            if ancillary or flags & FDS_LOST:
+                self._received_fds.extend(linux_only.received_fds(ancillary))
             if not got:
                 return messages, False
             self.received_bytes += got

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import io
 import os
 import sys
-import termios
 from typing import Any
 
 _C_BUFFER_BYTES = 1 << 16
@@ -27,18 +24,6 @@ def redirect_worker_streams(out_fd: int | None, err_fd: int | None) -> None:
             os.close(fd)
         setattr(sys, name, line_text_stream(number))
     buffer_c_by_line()
-
-
-def is_pipe_full(fd: int) -> bool:
-    """Return True if who writes into the pipe waits, because nobody reads it.
-
-    A pipe has room for so many pages, of which each may be filled by half only: so less than half may be all.
-    """
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed meanwhile; or a system that cannot tell
-        waiting = array.array("i", [0])
-        fcntl.ioctl(fd, termios.FIONREAD, waiting)
-        return waiting[0] >= fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) * 7 // 16
-    return False
 
 
 def line_text_stream(fd: int) -> io.TextIOWrapper:

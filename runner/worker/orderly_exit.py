@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import gc
 import io
 import os
@@ -18,6 +17,9 @@ import sys
 import threading
 import traceback
 from typing import TYPE_CHECKING, Any
+
+from runner import linux_only
+from runner.posix_only import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -144,29 +146,21 @@ def _may_write(file: io.IOBase) -> bool:
 
 
 def _has_open_files(keep: Collection[int]) -> bool:
-    """Return True if anything is open for writing that is not ours; if this is unknown, nothing is closed.
+    """Return True if anything is open for writing that is not ours, or if this is unknown: a look takes time alone.
 
     A file that is also open under one of `keep` is ours: a map of it has a descriptor of its own.
     """
-    with contextlib.suppress(OSError):
-        ours = {_file_of(fd) for fd in keep} - {""}
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  at the end of each worker: paths take their time
-            fd = int(name)
-            with contextlib.suppress(OSError):  # the one that lists them
-                if fd <= _STDERR or fd in keep or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-                    continue
-                where = _file_of(fd)
-                if where and where not in ours and not where.startswith(_NO_FILES):
-                    return True
+    files = linux_only.open_files()
+    if files is None:
+        return True
+    ours = {files.get(fd, "") for fd in keep}
+    for fd, where in files.items():
+        if fd <= _STDERR or fd in keep or where in ours or where.startswith(_NO_FILES):
+            continue
+        with contextlib.suppress(OSError):  # the one that listed them
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+                return True
     return False
-
-
-def _file_of(fd: int) -> str:
-    """Return what a descriptor is open for; empty for one that is closed."""
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115  at the end of each worker: paths take their time
-    except OSError:
-        return ""
 
 
 def _name_list(names: list[str], kind: str = "thread") -> str:

@@ -22,7 +22,7 @@ import pytest
 from helpers import Outcome, Project, Running
 from topology_runs import wait_for
 
-from runner import events
+from runner import events, linux_only
 from runner.cli import app
 from runner.cli.ps import RunNow
 from runner.cli.stop import RunProcess
@@ -205,7 +205,7 @@ def hold(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 def test_a_process_that_has_the_number_of_a_run_by_now_is_not_signalled(
     hold: Any, tmp_path: Path, command: Command, bystander: subprocess.Popen[bytes]
 ) -> None:
-    hold(pid=bystander.pid, started=run_lock.process_start(bystander.pid) + 1)
+    hold(pid=bystander.pid, started=linux_only.process_start(bystander.pid) + 1)
     outcome = command(tmp_path, "stop")
     assert outcome.exit == 1, outcome
     assert "has just ended" in outcome.err
@@ -216,7 +216,7 @@ def test_planted_a_stop_that_goes_by_the_number_alone_is_noticed(
     hold: Any, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    hold(pid=process.pid, started=run_lock.process_start(process.pid) + 1)
+    hold(pid=process.pid, started=linux_only.process_start(process.pid) + 1)
     monkeypatch.setattr(run_lock.LockHolder, "is_same_process", lambda _: True)
     command(tmp_path, "stop", "--now")
     assert process.wait(30) == -signal.SIGTERM

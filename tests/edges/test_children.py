@@ -22,7 +22,7 @@ from faults.harness import plan, task
 from helpers import TOKEN, kill_all, marked
 from unit.test_conformance import Rig
 
-from runner import forked_copies, std
+from runner import linux_only, std
 from runner.engines.engine_events import WorkerExited
 from runner.model import QueueConfig
 from runner.report.log import LineSplitter
@@ -591,7 +591,7 @@ def lives_on() -> None:
 
 BUGS: dict[str, tuple[Any, str, Any, Callable[[], None]]] = {
     "a copy goes on": (WorkerRuntime, "abandon_fork", lambda self: None, calls_thrice),
-    "only the group of a command is killed": (forked_copies, "descendant_pids", lambda pid: [], lives_on),
+    "only the group of a command is killed": (linux_only, "descendant_pids", lambda pid: [], lives_on),
     "waiting for room is a source's time": (TimeoutWatchdog, "_forgive", lambda *_: None, waits_for_room),
 }
 

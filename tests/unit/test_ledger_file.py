@@ -20,6 +20,7 @@ from helpers import ROOT
 from ledger_files import Mill, PicklePacker, open_ledger
 from virtual_disk import VirtualDisk
 
+from runner import linux_only
 from runner.errors import LedgerRefused
 from runner.store import run_lock
 from runner.store.keeper import LedgerKeeper
@@ -243,9 +244,9 @@ def test_a_run_is_gone_on_with_by_one_process(tmp_path: Path) -> None:
 
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_lock.refuse_network_disk(tmp_path)
-    assert run_lock._file_system_of(ROOT)
+    assert linux_only.file_system_of(ROOT)
     for kind in ("nfs4", "fuse.sshfs", "cifs"):
-        monkeypatch.setattr(run_lock, "_file_system_of", lambda _, kind=kind: kind)
+        monkeypatch.setattr(run_lock, "file_system_of", lambda _, kind=kind: kind)
         with pytest.raises(LedgerRefused, match=rf"network file system \({kind}\)"):
             run_lock.refuse_network_disk(tmp_path)
 
@@ -313,7 +314,7 @@ def test_an_error_of_the_disk_ends_the_keeper_and_leaves_the_last_commit(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     if place == "fdatasync":
-        monkeypatch.setattr(os, "fdatasync", refuse)
+        monkeypatch.setattr(linux_only, "sync_data", refuse)
     else:
         monkeypatch.setattr(file, "_write_changes", refuse)
     group = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from runner.supervisor import outcome
+from runner import linux_only
 from runner.supervisor.outcome import ProcessorMeter
 
 
@@ -14,7 +16,7 @@ from runner.supervisor.outcome import ProcessorMeter
 def stat(tmp_path, monkeypatch):
     """Say what the kernel has counted: user and idle ticks of each processor."""
     file = tmp_path / "stat"
-    monkeypatch.setattr(outcome, "_STAT", file)
+    monkeypatch.setattr(linux_only, "_STAT", file)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
 
     def count(*each):
@@ -46,6 +48,10 @@ def test_what_cannot_be_read_is_unknown(text, stat, tmp_path):
     assert seen.idle_share() is None
 
 
-def test_without_the_file_it_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr(outcome, "_STAT", tmp_path / "none")
-    assert ProcessorMeter().idle_share() is None
+def test_without_the_file_psutil_tells(monkeypatch, tmp_path):
+    seen = []
+    for idle, user in ((100.0, 50.0), (101.0, 53.0)):
+        seen.append(SimpleNamespace(_asdict=lambda idle=idle, user=user: {"user": user, "idle": idle, "guest": user}))
+    monkeypatch.setattr(psutil, "cpu_times", lambda: seen.pop(0))
+    monkeypatch.setattr(linux_only, "_STAT", tmp_path / "none")
+    assert ProcessorMeter().idle_share() == 0.25

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.engines import reactor as reactor_module
+from runner import linux_only
 from runner.engines.engine_events import MessageReceived
 from runner.engines.reactor import READ, WRITE, LocalReactor
 
@@ -21,8 +21,7 @@ LIMIT = 60.0
 @pytest.fixture(params=["epoll", "poll"])
 def reactor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalReactor]:
     if request.param == "poll":
-        monkeypatch.setattr(reactor_module, "_HAS_EPOLL", False)
-        monkeypatch.setattr(reactor_module, "_LIMIT_UNITS", 1000)
+        monkeypatch.setattr(linux_only, "HAS_EPOLL", False)
     made = LocalReactor()
     yield made
     made.close()
