@@ -17,9 +17,10 @@ import msgspec
 
 from runner.errors import UnsafeFolder, UsageError
 from runner.forked_copies import ForkHook, close_descriptors
+from runner.linux_only import boot_id, process_start
 from runner.posix_only import fcntl
 from runner.store import run_folders
-from runner.store.run_lock import LockHolder, boot_id, process_start, read_holder, write_holder
+from runner.store.run_lock import LockHolder, read_holder, write_holder
 
 if TYPE_CHECKING:
     from pathlib import Path
