@@ -131,7 +131,7 @@ def test_chunks_go_through_a_ledger_on_disk_and_through_a_peer(tmp_path):
     assert durable.open_seconds(tmp_path / "owed") > 0
 
 
-FORM = kills.Form("numbers", "thread", 1, ordered=False, copied=True, fails=True, commit_seconds=0.0)
+FORM = kills.Form("numbers", "call", "thread", "1", ordered=False, copied=True, fails=True, commit_seconds=0.0)
 
 
 def written_run(folder, **files):
