@@ -158,7 +158,7 @@ def write_slowly(self, groups, notes=None):
 
 LedgerFile.write_groups = write_slowly
 """
-#: The functions of `work`; those of the second line do not fail: a batch is one letter, and what `pulled` raises ends it.
+#: The functions of `work`; those of the second line do not fail: a batch is one letter, what `pulled` raises ends it.
 CALLS = ("call", "pieces", "side_by_side", "Made")
 CALLS_THAT_DO_NOT_FAIL = ("batches", "pulled")
 #: So many lanes have the items of `laned_numbers`.
@@ -180,6 +180,8 @@ MOST_KILLS = 20
 LONGEST_WORK = 0.15
 #: The share of commands that are killed at some moment of their start; the others, after their first items.
 EARLY_SHARE = 0.3
+#: So often a command is looked at.
+POLL_SECONDS = 0.003
 #: A command that has not ended by then hangs.
 HANG_SECONDS = 120.0
 #: An item that is executed at three deaths of everything is a dead letter, as it should be; here none is to blame. So
@@ -371,7 +373,7 @@ class Job:
                 os.kill(pid, signal.SIGKILL)
                 _, status = os.waitpid(pid, 0)
                 break
-            time.sleep(0.001)
+            time.sleep(POLL_SECONDS)
         if now > HANG_SECONDS:
             raise TimeoutError(f"{folder}: it hangs; {(folder / 'said').read_text()[-2000:]}")
         with contextlib.suppress(ChildProcessError):  # what its processes have left: this is their parent now
@@ -435,8 +437,7 @@ def _count(form: Form, folder: Path, tally: Tally) -> None:
 def kill_runs(folder: Path, kills: int, seed: int, jobs: int) -> dict[str, Tally]:
     """Kill runs in some processes at a time; return what has come of them, by mode."""
     resource_tracker.ensure_running()
-    for module in WARM:
-        __import__(module)
+    warm_up()
     pipes = []
     for job in range(jobs):
         read_end, write_end = os.pipe()
@@ -456,6 +457,20 @@ def kill_runs(folder: Path, kills: int, seed: int, jobs: int) -> dict[str, Tally
         for mode, values in json.loads(text).items():
             found.setdefault(mode, Tally()).add(Tally(**values))
     return found
+
+
+def warm_up() -> None:
+    """Import what a command does, and make its parser, so that its process has both."""
+    for module in WARM:
+        __import__(module)
+    import typer  # not before: it would be imported by each process that only reads this file's tables
+
+    from runner.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    run = group.get_command(None, "run")
+    group.get_command = lambda _, name: {"run": run}[name]
+    typer.main.get_command = lambda _: group
 
 
 def _be_job(job: Job, kills: int, write_end: int) -> NoReturn:

@@ -30,7 +30,7 @@ from runner.structs import dataclass
 from runner.text import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from runner.check.convert import Arguments
     from runner.model import Config, TaskConfig
@@ -101,7 +101,9 @@ def _apply_declared_options(
         return task, []
     made, problems = _convert_declared_options(config, function, "the declaration")
     if problems:  # to find the line of a class takes 10 ms
-        made, problems = _convert_declared_options(config, function, f"the declaration at {function_location(function)}")
+        made, problems = _convert_declared_options(
+            config, function, f"the declaration at {function_location(function)}"
+        )
     found = [Problem("E309", each.message, place, hint=each.hint) for each in problems]
     keys = {key: value for key, value in made.items() if not structure.is_set_in_file(config, name, key)}
     if "workers" in keys:
