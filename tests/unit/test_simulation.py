@@ -354,3 +354,16 @@ def test_halt_leaves_the_rest(halt: Halt) -> None:
     assert result.exit_code == 5
     assert result.headline.left > 0
     assert (halt.count or 1) <= result.headline.dead < 40
+
+
+def test_a_task_with_batches_that_starts_after_one_that_waits_for_it_is_skipped() -> None:
+    """Its queue is full, and its first batch is not: the supervisor tried to give it that, again and again, for ever."""
+    tasks = [
+        fake_engine.task("source", (), ("q",)),
+        fake_engine.task("first", ("q",)),
+        fake_engine.task("second", ("q",), batch=Batch(10), after={"first": "ended"}),
+    ]
+    result, fleet, _, _ = simulate(fake_engine.plan(tasks, [QueueConfig("q", size=1, fanout="copy")]), Script(1), 12)
+    assert result.tasks["second"].how == "skipped"
+    assert result.tasks["first"].done == 12
+    assert fleet.hub.steps < 1000
