@@ -223,10 +223,15 @@ class CrossedLives:
         return total
 
     def _check_orders(self) -> None:
+        """An ordered task keeps its order over all lives, unless it competes: what the other one had may come to it."""
+        readers = Counter(queue for each in self.made.tasks.values() for queue in each.config.inputs)
         for each in self.made.tasks.values():
             if not each.config.ordered or len(each.config.inputs) != 1:
                 continue
-            came = self._put_into(each.config.inputs[0])
+            (queue_name,) = each.config.inputs
+            if readers[queue_name] > 1 and self.made.queues[queue_name].fanout == "share":
+                continue
+            came = self._put_into(queue_name)
             times = Counter(came)  # what has come by two ways cannot be told apart
             places = {item: place for place, item in enumerate(came) if times[item] == 1}
             for output in dict.fromkeys(each.config.outputs):

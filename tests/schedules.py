@@ -72,8 +72,10 @@ def draw_schedule(seed: int) -> Schedule:
     if "threads" in has:
         made = in_threads(made, draw)
     signals = [(10 ** draw.uniform(-3, 0.5), 2) for _ in range(draw.choice([0, 1, 2]))] if end == "cut" else []
+    play = crossed.script(seed)
     play = replace(
-        crossed.script(seed),
+        play,
+        fails=draw.choice([0.02, 0.2]) if end == "cut" else play.fails,
         machines=draw.choice([1, 2, 3]) if "machines" in has and end != "lives" else 0,
         source_deaths=draw.choice([0.3, 0.9]) if "source deaths" in has else 0.0,
     )
@@ -92,15 +94,16 @@ def with_patience(made: Plan) -> Plan:
 
 def cut_short(made: Plan, draw: random.Random) -> Plan:
     """The same topology, in which tasks fail, or stop the run, at an item that fails, and wait for each other."""
-    order = draw.sample(list(made.tasks), len(made.tasks))
+    order = list(made.tasks)  # from the sources on: none waits for what waits for it
     tasks = dict(made.tasks)
     for at, name in enumerate(order):
         config = tasks[name].config
-        on_error = draw.choice([config.on_error, "fail", "stop"]) if config.inputs else "fail"
+        on_error = (
+            draw.choice([config.on_error, "fail", "stop"]) if config.inputs and not config.dead else config.on_error
+        )
         others = [other for other in order[:at] if draw.random() < 0.3 / len(order)]
         after = {other: draw.choice(["started", "ended", "ok"]) for other in others}
-        dead = config.dead if on_error == "dead" else None
-        tasks[name] = replace(tasks[name], config=replace(config, on_error=on_error, after=after, dead=dead))
+        tasks[name] = replace(tasks[name], config=replace(config, on_error=on_error, after=after))
     return replace(made, tasks=tasks)
 
 

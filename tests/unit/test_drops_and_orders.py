@@ -278,11 +278,3 @@ def test_they_do_drop() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_durable_run_with_drops_and_orders(seed: int) -> None:
     crossed.check(seed, ranked=True, durable=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(10))
-def test_many_more_with_drops_and_orders(block: int) -> None:
-    for seed in range(1000 + block * 150, 1000 + (block + 1) * 150):
-        crossed.check(seed, ranked=True, durable=seed % 3 == 0)

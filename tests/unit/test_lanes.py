@@ -357,13 +357,3 @@ def test_a_bucket_that_is_free_is_shown_to_the_other_task_that_reads_its_queue()
     most = progress[-1][1]
     assert most > 50
     assert next(when for when, done in progress if done == most) < 1000, "it was told with the room of the other task"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(8))
-def test_many_more_with_lanes(block: int) -> None:
-    for seed in range(2000 + block * 100, 2000 + (block + 1) * 100):
-        crossed.check(seed, laned=True, durable=seed % 3 == 0)
-    for seed in range(3000 + block * 30, 3000 + (block + 1) * 30):
-        durable_lives.check_lives(seed, laned=True, fatal=0.02 if seed % 5 == 0 else 0.0)

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from runner.supervisor.loop import Supervisor
 
 SEEDS = 400
-MORE_SEEDS = 14_000
 #: Seeds that have found something once, in the engine or in this oracle.
 CORPUS = [131]
 CUT_SHORT = [3145, 4736]
@@ -280,22 +279,6 @@ def test_machines_that_join_late_leave_and_are_lost(block: int) -> None:
 )
 def test_all_features_crossed(seed: int) -> None:
     crossed.check(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(20))
-def test_many_more_crossed(block: int) -> None:
-    for seed in range(1000 + block * 200, 1000 + (block + 1) * 200):
-        crossed.check(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(20))
-def test_many_more_schedules(block: int) -> None:
-    for seed in range(10_000 + block * MORE_SEEDS // 20, 10_000 + (block + 1) * MORE_SEEDS // 20):
-        (check if seed % 2 else cut_short)(seed)
 
 
 def test_a_batch_that_has_waited_long_enough_waits_for_its_worker_without_a_sound() -> None:

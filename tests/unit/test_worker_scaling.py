@@ -347,24 +347,3 @@ def check_everything(seed: int) -> Counter[str]:
 
 def test_lives_with_ranges_and_lanes() -> None:
     assert sum(durable_lives.check_ranges(seed, laned=True).laned_items for seed in range(4)) > 100
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(4))
-def test_more_with_ranges_lanes_and_drops(block: int) -> None:
-    for seed in range(3000 + block * 25, 3000 + (block + 1) * 25):
-        check_everything(seed)
-        durable_lives.check_ranges(seed, laned=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(10))
-def test_many_more_with_ranges(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_scaling, "INTERVAL", 0.05)
-    for seed in range(1000 + block * 60, 1000 + (block + 1) * 60):
-        check_cut(seed, machines=seed % 4)
-        durable_lives.check_ranges(seed)
-        if seed % 3 == 0:
-            crossed.check_ranges(seed, durable=seed % 2 == 0, ranked=seed % 5 == 0)
