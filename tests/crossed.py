@@ -671,14 +671,24 @@ def judge_cut(made: Plan, result: Any, fleet: CrossedFleet, seed: int) -> int:
     for name in made.queues:
         assert Counter(book.put[name]) <= Counter(book.sent[name]), f"seed {seed}, `{name}`: {_odds(book, name)}"
     dropped = everything_ends_once(made, fleet, result.lines, seed)
-    everything_is_in_order(made, book, seed)
+    everything_is_in_order(made, book, seed, is_cut=True)
     return dropped
 
 
-def everything_is_in_order(made: Plan, book: Book, seed: int) -> None:
-    """Ordered tasks send, and only workers end, in the order of what they read."""
+def _competes(made: Plan, each: Any) -> bool:
+    """Return True if another task takes items from a queue that this one reads."""
+    return any(
+        made.queues[queue].fanout != "copy" and len(_readers_of(made, queue)) > 1 for queue in each.config.inputs
+    )
+
+
+def everything_is_in_order(made: Plan, book: Book, seed: int, *, is_cut: bool = False) -> None:
+    """Ordered tasks send, and only workers end, in the order of what they read.
+
+    In a run that is cut short, what a task that fails had comes to those that compete with it, late as it may be.
+    """
     for each in made.tasks.values():
-        if each.config.inputs and each.config.ordered:
+        if each.config.inputs and each.config.ordered and not (is_cut and _competes(made, each)):
             orders = {name: "lanes" if queue.lane else queue.order for name, queue in made.queues.items()}
             leaves_in_order(each, book, orders, seed)
         if each.config.inputs and not each.config.ordered:
