@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import crossed
 import pytest
@@ -102,7 +102,7 @@ def cut_short(made: Plan, draw: random.Random) -> Plan:
             draw.choice([config.on_error, "fail", "stop"]) if config.inputs and not config.dead else config.on_error
         )
         others = [other for other in order[:at] if draw.random() < 0.3 / len(order)]
-        after = {other: draw.choice(["started", "ended", "ok"]) for other in others}
+        after: dict[str, Any] = {other: draw.choice(["started", "ended", "ok"]) for other in others}
         tasks[name] = replace(tasks[name], config=replace(config, on_error=on_error, after=after))
     return replace(made, tasks=tasks)
 

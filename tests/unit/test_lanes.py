@@ -15,6 +15,7 @@ from fake_engine import Script, plan, task
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from line_moves import moves, names_of
 
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import LedgerImage
@@ -64,20 +65,7 @@ class Model:
         return sorted(free, key=lambda each: each[0].place)
 
 
-def names_of(piece: ItemRange) -> list[str]:
-    return [f"{piece.chunk.number}.{index}" for index in range(piece.start, piece.start + piece.count)]
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("put"), st.integers(1, 5), st.integers(0, 3)),
-        st.tuples(st.just("take"), st.integers(1, 8), st.booleans()),
-        st.tuples(st.just("back"), st.integers(0, 5), st.booleans()),
-        st.tuples(st.just("done"), st.integers(0, 5), st.just(0)),
-        st.tuples(st.just("wake"), st.just(0), st.just(0)),
-    ),
-    max_size=50,
-)
+steps = moves((st.integers(1, 5), st.integers(0, 3)), (st.integers(1, 8), st.booleans()), most=50)
 
 
 @examples(100, 3000)
