@@ -54,12 +54,18 @@ WARM = (
     "typer._adapters",  # private; for verbs that take a path
 )
 PLUGIN = """
+import asyncio
 import time
-from runner import Context, task
+from runner import Context, Inbox, Outbox, task
 
 @task
 def numbers(count: int):
     yield from range(count)
+
+@task
+def put_numbers(outbox: Outbox, *, count: int):
+    for number in range(count):
+        outbox.put(number)
 
 @task
 def saved_numbers(count: int, *, context: Context):
@@ -73,19 +79,64 @@ def large_numbers(count: int):
     for number in range(count):
         yield number.to_bytes(4, "big") * (20_000 if number % 40 == 0 else 1)
 
+@task
+def laned_numbers(count: int):
+    for number in range(count):
+        yield {"lane": number % LANES, "number": number}
+
+def number_of(item):
+    if isinstance(item, bytes):
+        return int.from_bytes(item[:4], "big")
+    return item["number"] if isinstance(item, dict) else int(item)
+
 def note(item, context):
-    number = item if isinstance(item, int) else int(item) if isinstance(item, str) else int.from_bytes(item[:4], "big")
+    number = number_of(item)
     with open("executed", "a") as file:
         file.write(f"{context.run}:{context.item_id} {number}\\n")
     return number
 
-@task
-def work(item, *, seconds: float, fails: bool, context: Context):
+def execute(item, fails, context):
     number = note(item, context)
-    time.sleep(seconds)
     if fails and number % 7 == 3:
         raise ValueError(f"not {number}")
     return number
+
+@task
+def call(item, *, seconds: float, fails: bool, context: Context):
+    time.sleep(seconds)
+    return execute(item, fails, context)
+
+@task
+def pieces(item, *, seconds: float, fails: bool, context: Context):
+    time.sleep(seconds)
+    yield execute(item, fails, context)
+
+@task
+async def side_by_side(item, *, seconds: float, fails: bool, context: Context):
+    await asyncio.sleep(seconds)
+    return execute(item, fails, context)
+
+@task
+class Made:
+    def __init__(self, *, seconds: float, fails: bool, context: Context):
+        self.seconds, self.fails, self.context = seconds, fails, context
+
+    def __call__(self, item):
+        time.sleep(self.seconds)
+        return execute(item, self.fails, self.context)
+
+@task
+def batches(items: list, *, seconds: float, fails: bool, context: Context):
+    time.sleep(seconds * len(items))
+    with open("executed", "a") as file:
+        file.write("batch\\n" * len(items))
+    yield from map(number_of, items)
+
+@task
+def pulled(inbox: Inbox, outbox: Outbox, *, seconds: float, fails: bool, context: Context):
+    for item in inbox:
+        time.sleep(seconds)
+        outbox.put(note(item, context))
 
 @task
 def failed(letter):
@@ -107,20 +158,30 @@ def write_slowly(self, groups, notes=None):
 
 LedgerFile.write_groups = write_slowly
 """
+#: The functions of `work`; those of the second line do not fail: a batch is one letter, what `pulled` raises ends it.
+CALLS = ("call", "pieces", "side_by_side", "Made")
+CALLS_THAT_DO_NOT_FAIL = ("batches", "pulled")
+#: So many lanes have the items of `laned_numbers`.
+LANES = 11
 SOURCES = {
-    "numbers": 'call = "numbers"\nwith = { count = COUNT }',
-    "saved_numbers": 'call = "saved_numbers"\nwith = { count = COUNT }',
-    "large_numbers": 'call = "large_numbers"\nwith = { count = COUNT }',
+    **{
+        name: f'call = "{name}"\nwith = {{ count = COUNT }}'
+        for name in ("numbers", "put_numbers", "saved_numbers", "large_numbers", "laned_numbers")
+    },
     "range": 'call = "std.range"\nargs = [0, COUNT]',
     "lines": 'call = "std.lines"\nwith = { path = "in.txt" }',
     "keyed_lines": 'call = "std.lines"\nwith = { path = "in.txt" }\nkey = "."',
 }
-COUNT = 500
+COUNT = 300
 ITEM_SECONDS = 0.0008
 #: A run is killed so often at most; by then most have come to their end.
 MOST_KILLS = 20
 #: So long after its first items a command is killed at most, in seconds.
-LONGEST_WORK = 0.25
+LONGEST_WORK = 0.15
+#: The share of commands that are killed at some moment of their start; the others, after their first items.
+EARLY_SHARE = 0.3
+#: So often a command is looked at.
+POLL_SECONDS = 0.003
 #: A command that has not ended by then hangs.
 HANG_SECONDS = 120.0
 #: An item that is executed at three deaths of everything is a dead letter, as it should be; here none is to blame. So
@@ -159,8 +220,9 @@ class Form(Struct, frozen=True):
     """What a run looks like."""
 
     source: str
+    call: str
     mode: str
-    workers: int
+    workers: str
     ordered: bool
     copied: bool
     fails: bool
@@ -170,14 +232,17 @@ class Form(Struct, frozen=True):
     def plugin(self) -> str:
         """Return its plugin."""
         slow = SLOW_COMMITS.replace("SECONDS", str(self.commit_seconds)) if self.commit_seconds else ""
-        return PLUGIN + slow
+        return f"LANES = {LANES}\n{PLUGIN}{slow}"
 
     @property
     def text(self) -> str:
         """Return its file."""
-        work = f"with = {{ seconds = {ITEM_SECONDS}, fails = {str(self.fails).lower()} }}\nworkers = {self.workers}"
+        work = f'call = "{self.call}"\nworkers = {self.workers}\n'
+        work += f"with = {{ seconds = {ITEM_SECONDS}, fails = {str(self.fails).lower()} }}"
+        work += "\nbatch = 7" * (self.call == "batches") + "\nconcurrency = 4" * (self.call == "side_by_side")
+        lane = ', lane = "lane"' * self.laned
         tables = [
-            '[run]\ndurable = true\nrecord = 3\n\n[queues]\na = { fanout = "copy" }\nb = {}',
+            f'[run]\ndurable = true\nrecord = 3\n\n[queues]\na = {{ fanout = "copy"{lane} }}\nb = {{}}',
             f'[tasks.source]\n{SOURCES[self.source].replace("COUNT", str(COUNT))}\noutputs = "a"\nmode = "{self.mode}"',
             f'[tasks.work]\n{work}\ninputs = "a"\noutputs = "b"\nmode = "{self.mode}"',
         ]
@@ -190,6 +255,17 @@ class Form(Struct, frozen=True):
         if self.copied:
             tables += ['[queues.c]\n\n[tasks.copied]\ninputs = "a"\noutputs = "c"', write_task("copy.txt", "c")]
         return "\n\n".join([*tables, write_task("out.txt", "b")]) + "\n"
+
+    @property
+    def laned(self) -> bool:
+        """Return True if its items have lanes."""
+        return self.source == "laned_numbers"
+
+    @property
+    def is_ordered(self) -> bool:
+        """Return True if `out.txt` has the order of the source, of each lane if there are lanes."""
+        alone = self.workers == "1" and self.call != "side_by_side"
+        return self.ordered or alone or self.laned
 
     @property
     def failing(self) -> set[int]:
@@ -211,14 +287,17 @@ def write_task(path: str, queue: str) -> str:
 
 
 def draw_form(draw: random.Random) -> Form:
-    """Return a form by chance."""
+    """Return a form by chance; what `runner check` would refuse is left out."""
+    source = draw.choice([*SOURCES])
+    call = draw.choice([*CALLS, *CALLS, *CALLS_THAT_DO_NOT_FAIL])
     return Form(
-        draw.choice([*SOURCES]),
+        source,
+        call,
         draw.choice(["process", "thread"]),
-        draw.randint(1, 3),
-        ordered=draw.random() < 0.3,
+        draw.choice(["1", "2", "3", '"1..3"']),
+        ordered=source != "laned_numbers" and call != "pulled" and draw.random() < 0.3,
         copied=draw.random() < 0.3,
-        fails=draw.random() < 0.3,
+        fails=call in CALLS and draw.random() < 0.3,
         commit_seconds=draw.choice([0.0, 0.0, 0.005, 0.02]),
     )
 
@@ -250,14 +329,13 @@ class Job:
         (folder / "in.txt").write_text("".join(f"{number}\n" for number in range(COUNT)))
         tally, code = Tally(runs=1), -signal.SIGKILL
         while code == -signal.SIGKILL:
-            after = self._start_seconds * self._draw.uniform(0.3, 1.1) + self._draw.uniform(0, LONGEST_WORK)
+            early = self._draw.random() < EARLY_SHARE
+            after = self._start_seconds * self._draw.uniform(0.3, 1.1) if early else self._draw.uniform(0, LONGEST_WORK)
             size = _size(folder / "executed")
-            code = self._execute(folder, after if tally.kills < most else None)
+            code = self._execute(folder, after if tally.kills < most else None, from_first_item=not early)
             tally.kills += code == -signal.SIGKILL
             if code == -signal.SIGKILL and _size(folder / "executed") > size:
                 tally.at_work += 1
-            elif code == -signal.SIGKILL:  # perhaps it was killed too early; a busy machine is slower
-                self._start_seconds *= 1.03
             if tally.kills >= BLAMED_KILLS:
                 for page in folder.glob(".runner/runs/*/cells"):
                     page.unlink()
@@ -268,8 +346,11 @@ class Job:
             shutil.rmtree(folder)
         return tally
 
-    def _execute(self, folder: Path, after: float | None) -> int:
-        """Execute the command; kill it after some seconds, unless it has ended. Return its exit code."""
+    def _execute(self, folder: Path, after: float | None, *, from_first_item: bool = False) -> int:
+        """Execute the command; kill it after so many seconds, unless it has ended. Return its exit code.
+
+        `from_first_item`: the seconds begin when it has executed one.
+        """
         executed = folder / "executed"
         size, began, has_begun = _size(executed), time.monotonic(), False
         pid = os.fork()
@@ -280,16 +361,19 @@ class Job:
             if not has_begun and _size(executed) > size:
                 has_begun = True
                 self._start_seconds += 0.1 * (now - self._start_seconds)
+                if after is not None and from_first_item:
+                    after += now
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 break
-            if now > HANG_SECONDS or (after is not None and now >= after):
+            is_due = after is not None and now >= after and (has_begun or not from_first_item)
+            if now > HANG_SECONDS or is_due:
                 with contextlib.suppress(ProcessLookupError):  # it has no session yet
                     os.killpg(pid, signal.SIGKILL)
                 os.kill(pid, signal.SIGKILL)
                 _, status = os.waitpid(pid, 0)
                 break
-            time.sleep(0.001)
+            time.sleep(POLL_SECONDS)
         if now > HANG_SECONDS:
             raise TimeoutError(f"{folder}: it hangs; {(folder / 'said').read_text()[-2000:]}")
         with contextlib.suppress(ChildProcessError):  # what its processes have left: this is their parent now
@@ -340,19 +424,20 @@ def _count(form: Form, folder: Path, tally: Tally) -> None:
         tally.items += len(expected)
         tally.lost += len(expected - counts.keys())
         tally.twice += sum(count - 1 for count in counts.values()) + len(counts.keys() - expected)
-        if name == "out.txt" and (form.ordered or form.workers == 1):
-            tally.disorder += sum(after < before for before, after in itertools.pairwise(numbers))
+        if name == "out.txt" and form.is_ordered:
+            for lane in range(LANES if form.laned else 1):
+                order = [number for number in numbers if not form.laned or number % LANES == lane]
+                tally.disorder += sum(after < before for before, after in itertools.pairwise(order))
     named: dict[str, str] = {}
     for line in (folder / "executed").read_text().splitlines():
         name, _, number = line.partition(" ")
-        tally.ids += named.setdefault(name, number) != number
+        tally.ids += bool(number) and named.setdefault(name, number) != number
 
 
 def kill_runs(folder: Path, kills: int, seed: int, jobs: int) -> dict[str, Tally]:
     """Kill runs in some processes at a time; return what has come of them, by mode."""
     resource_tracker.ensure_running()
-    for module in WARM:
-        __import__(module)
+    warm_up()
     pipes = []
     for job in range(jobs):
         read_end, write_end = os.pipe()
@@ -372,6 +457,20 @@ def kill_runs(folder: Path, kills: int, seed: int, jobs: int) -> dict[str, Tally
         for mode, values in json.loads(text).items():
             found.setdefault(mode, Tally()).add(Tally(**values))
     return found
+
+
+def warm_up() -> None:
+    """Import what a command does, and make its parser, so that its process has both."""
+    for module in WARM:
+        __import__(module)
+    import typer  # not before: it would be imported by each process that only reads this file's tables
+
+    from runner.cli.app import app
+
+    group: Any = typer.main.get_command(app)
+    run = group.get_command(None, "run")
+    group.get_command = lambda _, name: {"run": run}[name]
+    typer.main.get_command = lambda _: group
 
 
 def _be_job(job: Job, kills: int, write_end: int) -> NoReturn:

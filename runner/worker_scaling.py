@@ -1,6 +1,7 @@
 """The number of workers of a task with a range (`workers = "2..16"`): one decision in an interval.
 
     no worker was free, items waited, there was room ──▶ one more, or a quarter more; while that pays, twice as many
+    the same, and items do nothing but wait          ──▶ as many as what is queued keeps at work for an interval
     it does not pay: items only take longer          ──▶ as before; not asked again for a while
     for 10 s a quarter of them waited for items      ──▶ fewer, by the part that waited all the time
 
@@ -18,6 +19,12 @@ from msgspec import Struct, field
 #: Seconds from one decision to the next, at least. A worker is ready in some milliseconds, and a second is enough for
 #: shares of processors, which the kernel counts in hundredths of a second.
 INTERVAL = 1.0
+#: Before the first decision, seconds from one look to the next: a burst of some seconds has no second to lose.
+EARLY_INTERVAL = 0.25
+#: An early decision has seen at least so many items of each worker.
+EARLY_ITEMS = 2
+#: A step to what the queue asks for has at most so many times the workers.
+MAX_JUMP = 8
 #: What a saturated worker waits for items, as a share of its time: the way of a reply and of the next grant.
 MAX_FREE_SHARE = 0.1
 #: What it waits for room, or for its turn, where neither holds it up.
@@ -81,9 +88,10 @@ class LoadSample(Struct, frozen=True):
     """What was seen of a task since the sample before.
 
     `free`, `hindered`: shares of its ready workers' time in which they waited for items; for room, or for their turn.
-    `has_backlog`: items wait that another worker could take, and their results have room. `unready`: workers that are
-    not there yet. `is_whole`: those that are there were ready all the time. `times`: those of items that have ended.
-    `idle_cores`: processors that nothing needed; inf: of other machines, which say it by having no place.
+    `has_backlog`: items wait that another worker could take, and their results have room; `backlog` is how many.
+    `unready`: workers that are not there yet. `is_whole`: those that are there were ready all the time. `times`: those
+    of items that have ended. `idle_cores`: processors that nothing needed; inf: of other machines, which say it by
+    having no place.
     """
 
     at: float
@@ -94,6 +102,7 @@ class LoadSample(Struct, frozen=True):
     is_whole: bool = True
     times: ItemTimes = ItemTimes()
     idle_cores: float = 0.0
+    backlog: int = 0
 
     @property
     def is_saturated(self) -> bool:
@@ -110,10 +119,11 @@ class ScalingDecision(Struct, frozen=True):
 
 
 class _Step(Struct, frozen=True):
-    """A step up that has to pay: the number before it, and what an item cost then."""
+    """A step up that has to pay: the number before it, and what an item cost then. A jump: what the queue asked for."""
 
     before: int
     times: ItemTimes
+    is_jump: bool = False
 
 
 class WorkerScaler(Struct):
@@ -137,6 +147,8 @@ class WorkerScaler(Struct):
     #: What an item cost where a further worker was in vain (0: not known), and until when none is asked for.
     _refused_cost: float = 0.0
     _refused_until: float = -inf
+    #: Until when steps are small, because one to what the queue asks for did not pay.
+    _small_until: float = -inf
 
     def __post_init__(self) -> None:
         self.number = self.number or self.least
@@ -144,6 +156,14 @@ class WorkerScaler(Struct):
     def decide(self, load: LoadSample) -> ScalingDecision | None:
         """Return another number of workers; None: it stays."""
         return self._fewer(load) or self._more(load)
+
+    def decide_early(self, load: LoadSample) -> ScalingDecision | None:
+        """Return more workers for items that only wait, after less than an interval; None: it is too early."""
+        times = load.times
+        is_known = times.count >= EARLY_ITEMS * self.number and times.computing_share < SLEEPING_SHARE
+        if load.unready or not load.is_saturated or not is_known:
+            return None
+        return self._step_up(load, times, is_long=False)
 
     def lose(self, lost: int, at: float, why: str) -> ScalingDecision | None:
         """Do without workers that could not be started, and ask for none for a while."""
@@ -192,17 +212,30 @@ class WorkerScaler(Struct):
             return None
         step, self._step = self._step, None
         if step is not None and not is_long and not _has_paid(step, self.number, times):
-            self._refused_cost, self._refused_until = step.times.mean, load.at + REFUSAL_SECONDS
+            if step.is_jump:  # fewer may pay
+                self._small_until = load.at + REFUSAL_SECONDS
+            else:
+                self._refused_cost, self._refused_until = step.times.mean, load.at + REFUSAL_SECONDS
             slower = times.mean / step.times.mean
             return self._change(step.before, f"with {self.number}, an item takes {slower:.1f} times as long")
         if self._is_refused(load.at, times):
             return None
         more = self._step_size(load.idle_cores, share, is_long=is_long)
+        asked = 0 if is_long or share >= SLEEPING_SHARE else self._find_asked_number(load, times)
+        is_jump = asked > self.number + more
+        more = asked - self.number if is_jump else more
         if not more:
             self._last_size = 0
             return None
-        self._last_size, self._step = more, _Step(self.number, times)
+        self._last_size, self._step = more, _Step(self.number, times, is_jump)
         return self._change(self.number + more, "no worker was free, and items waited")
+
+    def _find_asked_number(self, load: LoadSample, times: ItemTimes) -> int:
+        """Return how many workers what is queued keeps at work for an interval, as far as a step may go; or 0."""
+        if load.at < self._small_until:
+            return 0
+        asked = round(load.backlog * times.working / times.count / INTERVAL)
+        return min(asked, MAX_JUMP * self.number, self.most)
 
     def _recent_times(self) -> ItemTimes:
         """Return the times of the last samples, of as many of them as it takes to have an item of each worker."""

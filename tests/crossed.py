@@ -22,7 +22,7 @@ from lane_watch import LANES, LaneWatch, bucket_of, lane_of, lanes_hold
 from ranges import RangeOracle, decide_by_chance, with_ranges
 from virtual_disk import VirtualDisk, VirtualKeeper
 
-from runner.engines.engine_events import MessageReceived, WorkerExited
+from runner.engines.engine_events import MessageReceived, SignalReceived, WorkerExited
 from runner.error_text import ErrorText
 from runner.ledger.leases import Again
 from runner.model import Backoff, Batch, Lifespan, OutputPort, QueueConfig, Rate, Restarts
@@ -33,6 +33,8 @@ from runner.transport.messages import Ack, Failure, Output, Produced, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from crossed_lives import Life
 
     from runner.supervisor.plan import Plan
     from runner.transport.messages import Grant, GrantedRange
@@ -166,7 +168,8 @@ class CrossedFleet(FakeEngine):
         count, worker.kept = worker.kept, 0
         wants_ack = self.slow_items.random() < 0.5 if count == 1 else True
         worker.idle = not wants_ack
-        items = [(worker.spec.name, index) for index in range(worker.made - count, worker.made)]
+        end = worker.spec.restart_point.given_items + worker.made
+        items = [(worker.spec.name, index) for index in range(end - count, end)]
         outputs = self.outputs(worker, [(self.port(worker, item), item) for item in items])
         made = Produced(count, outputs, 0.0, wants_ack=wants_ack)
         worker.under_way += 1
@@ -192,7 +195,8 @@ class CrossedFleet(FakeEngine):
     def _flat(self, task_name: str, grant: Grant) -> Iterator[tuple[GrantedRange, Item]]:
         for part in grant.parts:
             for at, item in enumerate(held_by(part)):
-                self.names[f"{part.chunk_number}.{0 if part.dead_letter is not None else part.start + at}"] = item
+                item_id = f"{part.chunk_number}.{0 if part.dead_letter is not None else part.start + at}"
+                assert self.names.setdefault(item_id, item) == item, f"{item_id} names two items"
                 self.given[task_name].add(item)
                 yield part, item
 
@@ -316,6 +320,12 @@ class CrossedFleet(FakeEngine):
 
     def _lands_well(self, worker: FakeWorker, each: tuple[Any, Any]) -> bool:
         return self._outcome_of(worker, each[1]) == "ok"
+
+    def _lose(self, number: int) -> None:
+        for worker in self.on_machine(number):
+            self.flying.pop(_who(worker), None)
+            self.lanes.die(worker)
+        super()._lose(number)
 
     def kill(self, slot: int) -> bool:
         self.hushed.add(_who(self.workers[slot]))
@@ -521,22 +531,32 @@ def run(  # noqa: C901  an oracle in one piece
     *,
     durable: bool = False,
     interval: float = 1.0,
+    signals: Iterable[tuple[float, int]] = (),
+    life: Life | None = None,
 ) -> tuple[Any, CrossedFleet, Supervisor]:
     """Run a plan to its end; `watch` looks at the supervisor whenever it waits.
 
-    `interval`: the least time between two changes of a number of workers.
+    `interval`: the least time between two changes of a number of workers. `signals` are times and numbers. `life`: one
+    of several of a durable run.
     """
     hub = FakeReactor(FakeClock())
     fleet = CrossedFleet(hub, play, items, made)
     seen: list[Any] = []
     keeper = VirtualKeeper(hub, VirtualDisk(), play.seed, slowness=0.02) if durable else None
+    restored: dict[str, Any] = {}
+    if life is not None:
+        keeper = life.begin(hub, fleet)
+        restored = {"image": life.disk.image, "lease_page": life.page}
+    for when, number in signals:
+        hub.at(when, lambda number=number: SignalReceived(number))
     ranges = RangeOracle(made, fleet, interval)
 
     def hear(event: Any) -> None:
         seen.append(event)
         ranges.hear(event)
 
-    supervisor = Supervisor(made, {"process": fleet, "thread": fleet}, hub, fleet.hub.clock, hear, keeper=keeper)
+    engines: Any = {"process": fleet, "thread": fleet}
+    supervisor = Supervisor(made, engines, hub, fleet.hub.clock, hear, keeper=keeper, **restored)
     put, pass_item, book = supervisor.ledger.put, supervisor.ledger.pass_item, fleet.book
     decide = supervisor.retry_policy.decide_verdict
 
@@ -588,6 +608,8 @@ def run(  # noqa: C901  an oracle in one piece
         ranges.look(supervisor)
         if watch is not None:
             watch(supervisor)
+        if life is not None:
+            life.crash_when_due(hub)
 
     hub.check = look
     result = supervisor.run()
@@ -624,27 +646,60 @@ def check(
     made = made if interval is None else with_ranges(made, seed)
     watch = lanes_hold if laned else None
     result, fleet, _ = run(made, script(seed), items, watch, durable=durable, interval=interval or 1.0)
+    dropped = judge_whole(made, result, fleet, seed)
+    return Counter(dropped=dropped, changes=fleet.changes, begun=fleet.lanes.begun)
+
+
+def judge_whole(made: Plan, result: Any, fleet: CrossedFleet, seed: int) -> int:
+    """Nothing is lost, doubled, out of order or left in a run that has come to its end; return what was dropped."""
     book = fleet.book
     dead = sum(len(found) for name, found in book.failed.items() if made.tasks[name].config.on_error == "dead")
     assert all(each.how == "ok" for each in result.tasks.values()), f"seed {seed}: {result}"
     assert result.exit_code == (4 if dead else 0), f"seed {seed}: {result}"
     assert all(tally.left == 0 for tally in result.lines.values()), f"seed {seed}: {result.lines}"
+    for name in made.queues:
+        assert Counter(book.sent[name]) == Counter(book.put[name]), f"seed {seed}, `{name}`: {_odds(book, name)}"
     dropped = everything_ends_once(made, fleet, result.lines, seed)
+    everything_is_in_order(made, book, seed)
+    return dropped
+
+
+def judge_cut(made: Plan, result: Any, fleet: CrossedFleet, seed: int) -> int:
+    """Nothing is lost, doubled or out of order in a run that was cut short, and all that is left is counted."""
+    book = fleet.book
+    assert result.exit_code in {0, 1, 4, 130}, f"seed {seed}: {result}"
+    for name in made.queues:
+        assert Counter(book.put[name]) <= Counter(book.sent[name]), f"seed {seed}, `{name}`: {_odds(book, name)}"
+    dropped = everything_ends_once(made, fleet, result.lines, seed)
+    everything_is_in_order(made, book, seed, is_cut=True)
+    return dropped
+
+
+def _competes(made: Plan, each: Any) -> bool:
+    """Return True if another task takes items from a queue that this one reads."""
+    return any(
+        made.queues[queue].fanout != "copy" and len(_readers_of(made, queue)) > 1 for queue in each.config.inputs
+    )
+
+
+def everything_is_in_order(made: Plan, book: Book, seed: int, *, is_cut: bool = False) -> None:
+    """Ordered tasks send, and only workers end, in the order of what they read.
+
+    In a run that is cut short, what a task that fails had comes to those that compete with it, late as it may be.
+    """
     for each in made.tasks.values():
-        if each.config.inputs and each.config.ordered:
+        if each.config.inputs and each.config.ordered and not (is_cut and _competes(made, each)):
             orders = {name: "lanes" if queue.lane else queue.order for name, queue in made.queues.items()}
             leaves_in_order(each, book, orders, seed)
         if each.config.inputs and not each.config.ordered:
             ends_in_order(made, each, book, seed)
-    return Counter(dropped=dropped, changes=fleet.changes, begun=fleet.lanes.begun)
 
 
 def everything_ends_once(made: Plan, fleet: CrossedFleet, lines: Any, seed: int) -> int:
-    """What answers sent was put; and what was put has ended in each group of readers, once, or was dropped unseen."""
+    """What was put has ended in each group of readers, once, or was dropped unseen, or is left; return the dropped."""
     book, total = fleet.book, 0
     groups: list[tuple[Counter[Item], set[str]]] = []
     for name, queue in made.queues.items():
-        assert Counter(book.sent[name]) == Counter(book.put[name]), f"seed {seed}, `{name}`: {_odds(book, name)}"
         readers = {each.name for each in made.tasks.values() if name in each.config.inputs}
         for group in [{reader} for reader in readers] if queue.fanout == "copy" else [readers]:
             counts, members = Counter(book.put[name]), set(group)
@@ -653,24 +708,28 @@ def everything_ends_once(made: Plan, fleet: CrossedFleet, lines: Any, seed: int)
                 counts, members = counts + other[0], members | other[1]
             groups.append((counts, members))
     for counts, members in groups:
-        ended = Counter(item for name in members for item in (*book.done[name], *book.failed[name]))
+        # An item at which its task fails, or stops the run, is left; or it goes to another task of a shared queue.
+        ending = {name for name in members if made.tasks[name].config.on_error in {"fail", "stop"}}
+        failed = [item for name in members - ending for item in book.failed[name]]
+        ended = Counter([*(item for name in members for item in book.done[name]), *failed])
+        unsettled = sum(len(book.failed[name]) for name in ending)
         odd = [*(counts - ended).items()][:3], [*(ended - counts).items()][:3]
-        dropping = [name for name, queue in made.queues.items() if queue.drops]
-        dropped = sum(
-            tally.dropped
-            for name, tally in lines.items()
-            if name.partition("->")[0] in dropping and members.intersection(_readers_of(made, name))
-        )
-        skipped = sum(len(book.failed[name]) for name in members if made.tasks[name].config.on_error == "skip")
-        missing = counts - ended
         assert ended <= counts, f"seed {seed}, {sorted(members)}: unexpected {odd[1]}"
-        if not dropping:
-            assert counts == ended, f"seed {seed}, {sorted(members)}: missing {odd[0]}"
+        missing = counts - ended
+        tallies = [tally for name, tally in lines.items() if members.intersection(_readers_of(made, name))]
+        left = sum(tally.left for tally in tallies)
+        skipped = sum(len(book.failed[name]) for name in members if made.tasks[name].config.on_error == "skip")
+        dropped = sum(tally.dropped for tally in tallies) - skipped
+        text = f"seed {seed}, {sorted(members)}: {odd[0]}, {dropped} and {left}"
+        if left or unsettled:  # what a worker has ended while its task, or the run, was being stopped may be left, too
+            assert missing.total() <= dropped + left + unsettled, text
             continue
-        assert dropped - skipped <= missing.total() <= dropped, f"seed {seed}, {sorted(members)}: {missing}, {dropped}"
+        assert missing.total() == dropped, text
         seen = {item for name in members for item in fleet.given[name]}
         twice = {item for item, times in counts.items() if times > 1}  # of these nobody knows which was given
         assert not seen & (missing.keys() - twice), f"seed {seed}: dropped after it was given to a worker"
+        dropping = any(queue.drops for name, queue in made.queues.items() if members & _readers_of(made, name))
+        assert dropping or not dropped, f"seed {seed}, {sorted(members)}: {dropped} were dropped"
         total += missing.total()
     return total
 

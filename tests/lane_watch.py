@@ -63,6 +63,11 @@ class LaneWatch:
         #: What a worker has done, and not said yet.
         self.unsaid: dict[tuple[int, int], set[Item]] = defaultdict(set)
         self.begun = 0
+        #: How often an item has come into a queue; and queues with lanes that have a reader in common. Of an item that
+        #: came twice into these nobody knows which one has ended.
+        self.times: Counter[tuple[str, Item]] = Counter()
+        inputs = [set(each.config.inputs) for each in made.tasks.values()]
+        self.related = {name: set().union(*(each for each in inputs if name in each)) for name in made.queues}
 
     def group(self, queue: str, reader: str) -> str:
         return reader if self.made.queues[queue].fanout == "copy" else ""
@@ -74,6 +79,8 @@ class LaneWatch:
     def put(self, queue: str, items: Iterable[Item]) -> None:
         if not self.made.queues[queue].lane:
             return
+        items = list(items)
+        self.times.update((queue, item) for item in items)
         readers = [name for name, each in self.made.tasks.items() if queue in each.config.inputs]
         for group in dict.fromkeys(self.group(queue, reader) for reader in readers):
             for item in items:
@@ -87,6 +94,7 @@ class LaneWatch:
                 if owed == number and self.made.queues[queue].lane:
                     for start, count, *_ in whole_ranges(chunk, ranges):
                         for item in chunk.payload[start : start + count]:
+                            self.times[queue, item] += 1
                             self.waiting[queue, reader, lane_of(item)].append(item)
 
     def begin(self, worker: FakeWorker, grant: Grant, at: int, items: list[Item]) -> None:
@@ -111,11 +119,14 @@ class LaneWatch:
         self.running[where] = who
         self.begun += 1
         came = self.waiting[queue, group, lane_of(item)]
-        if came.count(item) != 1:  # of one that came twice nobody knows which this is
+        if item not in came or self._is_ambiguous(queue, item):
             return
-        before = [each for each in came[: came.index(item)] if came.count(each) == 1]
+        before = [each for each in came[: came.index(item)] if not self._is_ambiguous(queue, each)]
         late = [each for each in before if each not in self.unsaid[who[:2]] and each not in batch]
         assert not late, f"seed {self.seed}: {item} of `{queue}` is executed before {late}"
+
+    def _is_ambiguous(self, queue: str, item: Item) -> bool:
+        return sum(self.times[name, item] for name in self.related[queue]) > 1
 
     def end(self, worker: FakeWorker, grant: Grant, done: Iterable[Item]) -> None:
         """The worker executes nothing of this lease at this moment; some of it is done."""

@@ -3,7 +3,8 @@
     time accounts, histograms, ledger, processors ──▶ LoadSample ──▶ WorkerScaler ──▶ resizing, `WorkersChanged`
 
 Nothing is counted for it at an item: a run without ranges does not have it, one with them is looked at once a second.
-Tasks are looked at from the sinks to the sources, and share the processors that are idle.
+Tasks are looked at from the sinks to the sources, and share the processors that are idle. Until the first decision they
+are looked at four times in the first second, each time at all that has been seen since the run began.
 """
 
 from __future__ import annotations
@@ -64,13 +65,15 @@ class Autoscaler:
         self._cores = usable_cpus()
         self._meter = ProcessorMeter()
         self._looked_at = state.clock.now()
+        #: When to look before the first interval is over; inf: it is, or something was decided.
+        self._early_at = self._looked_at + worker_scaling.EARLY_INTERVAL
         worker_pool.on_extra_lost = self._note_lost
 
     def next_time(self) -> float | None:
         """Return when to look again; None: there is nothing to decide."""
         if self._state.stopping or not any(self._is_open(each.task) for each in self.scaled_tasks):
             return None
-        return self._looked_at + worker_scaling.INTERVAL
+        return min(self._looked_at + worker_scaling.INTERVAL, self._early_at)
 
     def _is_open(self, task: TaskState) -> bool:
         """Return True if the number of the task's workers may change."""
@@ -83,8 +86,14 @@ class Autoscaler:
 
     def decide_when_due(self, now: float) -> None:
         """Look at all tasks if it is time to, and change their numbers of workers."""
-        if now < self._looked_at + worker_scaling.INTERVAL or self._state.stopping:
+        if self._state.stopping:
             return
+        if now < self._looked_at + worker_scaling.INTERVAL:
+            if now >= self._early_at:
+                self._early_at = now + worker_scaling.EARLY_INTERVAL
+                self._look_early(now)
+            return
+        self._early_at = inf
         is_stretched = now - self._looked_at > _STRETCHED * worker_scaling.INTERVAL
         self._looked_at = now
         idle_share, self._meter = self._meter.idle_share(), ProcessorMeter()
@@ -93,6 +102,20 @@ class Autoscaler:
             if self._is_open(each.task):
                 load = self._sample_load(each, now, idle)
                 idle = self._decide_task(each, now, None if is_stretched else load, idle)
+
+    def _look_early(self, now: float) -> None:
+        """Have more workers if less than an interval was enough to know that they are needed."""
+        for each in self.scaled_tasks:
+            if not self._is_open(each.task) or each.lost:
+                continue
+            known = each.looked_at, each.histogram, each.cpu, dict(each.spent)
+            load = self._sample_load(each, now, None)
+            decision = None if load is None else each.scaler.decide_early(load)
+            if decision is None:
+                each.looked_at, each.histogram, each.cpu, each.spent = known
+                continue
+            self._carry_out(each, decision, now)
+            self._looked_at, self._early_at, self._meter = now, inf, ProcessorMeter()
 
     def _decide_task(self, each: _ScaledTask, now: float, load: LoadSample | None, idle: float | None) -> float | None:
         """Decide on one task; return the processors that are idle after that."""
@@ -107,12 +130,16 @@ class Autoscaler:
             decision = each.scaler.decide(load)
         if decision is None:
             return idle
-        resize_task(self._pool, each.task, decision.number, now)
-        what = (each.task.name, decision.number, decision.before, decision.why)
-        self._state.emit(events.WorkersChanged(now, *what))
+        self._carry_out(each, decision, now)
         if idle is None or load is None:
             return idle
         return max(0.0, idle - max(0, decision.number - decision.before) * load.times.computing_share)
+
+    def _carry_out(self, each: _ScaledTask, decision: ScalingDecision, now: float) -> None:
+        """Change the number of a task's workers, and tell."""
+        resize_task(self._pool, each.task, decision.number, now)
+        what = (each.task.name, decision.number, decision.before, decision.why)
+        self._state.emit(events.WorkersChanged(now, *what))
 
     def _sample_load(self, each: _ScaledTask, now: float, idle: float | None) -> LoadSample | None:
         """Return what was seen of a task since it was looked at last; None: no worker was ready."""
@@ -139,15 +166,17 @@ class Autoscaler:
             is_whole=ready >= _WHOLE * interval * sum(slot.phase is Phase.READY for slot in task.slots),
             times=times,
             idle_cores=self._idle_cores(task, idle, worked),
+            backlog=available,
         )
 
     def _time_spent(self, each: _ScaledTask, now: float) -> tuple[float, float, float]:
         """Return the seconds since then that its workers have worked, waited for items, and been hindered."""
-        sums = (0.0, 0.0, 0.0)
+        sums, is_first = (0.0, 0.0, 0.0), not each.spent
         for slot in each.task.slots:
             spent = slot.time_account.spent_until(now)
             seen = (spent.worked, spent.item, spent.room + spent.turn)
-            before = each.spent.get(slot.index, seen)  # one that is new counts from here on
+            # One that is new counts from here on; those that the run began with, from their start.
+            before = (0.0, 0.0, 0.0) if is_first else each.spent.get(slot.index, seen)
             each.spent[slot.index] = seen
             sums = (sums[0] + seen[0] - before[0], sums[1] + seen[1] - before[1], sums[2] + seen[2] - before[2])
         return sums

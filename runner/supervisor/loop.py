@@ -414,11 +414,11 @@ class Supervisor:
         return False
 
     def _break_stall(self) -> None:
-        flushable = [task for task in self._batching if self._waits_for_batch(task)]
-        for task in flushable:
-            self.dispatcher.feed_task(task, flush=True)
-            self.dirty_tasks.add_input_writers(task.name)
-        if flushable and not self._is_stalled():
+        for task in self._batching:  # one that waits for its turn has no worker to give a batch to
+            if self.topology.stages[task.name] is Stage.RUNNING and self._waits_for_batch(task):
+                self.dispatcher.feed_task(task, flush=True)
+                self.dirty_tasks.add_input_writers(task.name)
+        if self.ledger.leases:
             return
         waiting = [name for name, stage in self.topology.stages.items() if stage is Stage.WAITING]
         for name in waiting:  # the file's mistake: see the reason

@@ -10,6 +10,7 @@ import pytest
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from line_moves import moves, names_of
 
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import LedgerImage
@@ -83,20 +84,7 @@ class Model:
         return [each.name for each in ready]
 
 
-def names_of(piece: ItemRange) -> list[str]:
-    return [f"{piece.chunk.number}.{index}" for index in range(piece.start, piece.start + piece.count)]
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("put"), st.integers(1, 6), st.sampled_from([0.0, 1.0, 2.0])),
-        st.tuples(st.just("take"), st.integers(1, 3), st.just(0)),
-        st.tuples(st.just("back"), st.integers(0, 5), st.booleans()),
-        st.tuples(st.just("done"), st.integers(0, 5), st.just(0)),
-        st.tuples(st.just("wake"), st.just(0), st.just(0)),
-    ),
-    max_size=40,
-)
+steps = moves((st.integers(1, 6), st.sampled_from([0.0, 1.0, 2.0])), (st.integers(1, 3), st.just(0)), most=40)
 
 
 @examples(100, 3000)
@@ -278,11 +266,3 @@ def test_they_do_drop() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_durable_run_with_drops_and_orders(seed: int) -> None:
     crossed.check(seed, ranked=True, durable=True)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(10))
-def test_many_more_with_drops_and_orders(block: int) -> None:
-    for seed in range(1000 + block * 150, 1000 + (block + 1) * 150):
-        crossed.check(seed, ranked=True, durable=seed % 3 == 0)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runner.supervisor.plan import Plan
 
 SEEDS = 20
-MORE_SEEDS = 400
+MORE_SEEDS = 160
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -219,13 +219,5 @@ def test_many_more_lives(block: int) -> None:
     for seed in range(1000 + block * MORE_SEEDS // 8, 1000 + (block + 1) * MORE_SEEDS // 8):
         durable_lives.check_lives(seed, drain_share=seed % 2 / 2)
         check_lives_with_drops(seed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(8))
-def test_many_more_schedules_with_a_disk(block: int) -> None:
-    for seed in range(1000 + block * MORE_SEEDS // 8, 1000 + (block + 1) * MORE_SEEDS // 8):
-        test_simulation.check(seed, durable=True)
-        test_simulation.cut_short(seed, durable=True)
-        crossed.check(seed, durable=True)
+        if seed % 2:
+            durable_lives.check_lives(seed, laned=True, fatal=0.02 if seed % 5 == 0 else 0.0)

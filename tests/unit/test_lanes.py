@@ -15,6 +15,7 @@ from fake_engine import Script, plan, task
 from helpers import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from line_moves import moves, names_of
 
 from runner.ledger.chunks import Chunk
 from runner.ledger.journal import LedgerImage
@@ -64,20 +65,7 @@ class Model:
         return sorted(free, key=lambda each: each[0].place)
 
 
-def names_of(piece: ItemRange) -> list[str]:
-    return [f"{piece.chunk.number}.{index}" for index in range(piece.start, piece.start + piece.count)]
-
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("put"), st.integers(1, 5), st.integers(0, 3)),
-        st.tuples(st.just("take"), st.integers(1, 8), st.booleans()),
-        st.tuples(st.just("back"), st.integers(0, 5), st.booleans()),
-        st.tuples(st.just("done"), st.integers(0, 5), st.just(0)),
-        st.tuples(st.just("wake"), st.just(0), st.just(0)),
-    ),
-    max_size=50,
-)
+steps = moves((st.integers(1, 5), st.integers(0, 3)), (st.integers(1, 8), st.booleans()), most=50)
 
 
 @examples(100, 3000)
@@ -358,13 +346,3 @@ def test_a_bucket_that_is_free_is_shown_to_the_other_task_that_reads_its_queue()
     most = progress[-1][1]
     assert most > 50
     assert next(when for when, done in progress if done == most) < 1000, "it was told with the room of the other task"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("block", range(8))
-def test_many_more_with_lanes(block: int) -> None:
-    for seed in range(2000 + block * 100, 2000 + (block + 1) * 100):
-        crossed.check(seed, laned=True, durable=seed % 3 == 0)
-    for seed in range(3000 + block * 30, 3000 + (block + 1) * 30):
-        durable_lives.check_lives(seed, laned=True, fatal=0.02 if seed % 5 == 0 else 0.0)
