@@ -213,12 +213,14 @@ def serve(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 def read_signatures() -> None:
     """Read the options of `runner` and `runner run` once, which typer does twice for each command."""
-    from typer import main, utils
+    import typer.main
 
     from runner.cli import app, run
 
-    main.get_params_from_function = functools.cache(utils.get_params_from_function)
-    for function in (app.app.registered_callback.callback, run.run):
+    main: Any = typer.main  # private
+    main.get_params_from_function = functools.cache(main.get_params_from_function)
+    group: Any = app.app.registered_callback
+    for function in (group.callback, run.run):
         main.get_params_from_function(function)
 
 
