@@ -28,7 +28,6 @@ import os
 import re
 import select
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,6 +167,8 @@ def can_fork_workers() -> bool:
 
     The libraries of macOS do not: a copy of a process that has used them may crash.
     """
+    import socket  # which imports selectors
+
     return hasattr(os, "fork") and hasattr(socket, "send_fds") and sys.platform != "darwin"
 
 

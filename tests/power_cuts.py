@@ -22,6 +22,7 @@ import apsw
 from ledger_files import Mill, open_ledger
 from msgspec.structs import replace
 
+from runner import linux_only
 from runner.errors import LedgerRefused
 from runner.ledger.journal import LedgerImage
 from runner.store import ledger_file, segments
@@ -282,7 +283,7 @@ def recorded(folder: Path, patch: pytest.MonkeyPatch, failing: FailingDisk | Non
     with patch.context() as inner:
         inner.setattr(sys, "unraisablehook", _unless_refused(sys.unraisablehook))
         inner.setattr(sqlite3, "connect", lambda path, **_: RecordedConnection(path, vfs))
-        for module in (segments, ledger_file):
+        for module in (segments, ledger_file, linux_only):
             inner.setattr(module, "os", RecordedOs(recorder))
         inner.setattr(segments, "SEGMENT_BYTES", 1 << 20)
         yield recorder

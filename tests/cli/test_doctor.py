@@ -129,8 +129,3 @@ def test_a_check_that_fails_itself_hides_no_other(tmp_path: Path, monkeypatch: p
 def test_every_dependency_is_checked() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     assert len(machine_checks.required_versions(declared)) == len(declared)
-
-
-def test_every_extra_is_known_that_users_install() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert {name for name, _, _ in machine_checks._EXTRAS} == declared.keys() - {"test", "bench", "dev", "docs"}
