@@ -283,8 +283,9 @@ def recorded(folder: Path, patch: pytest.MonkeyPatch, failing: FailingDisk | Non
     with patch.context() as inner:
         inner.setattr(sys, "unraisablehook", _unless_refused(sys.unraisablehook))
         inner.setattr(sqlite3, "connect", lambda path, **_: RecordedConnection(path, vfs))
+        recorded_os = RecordedOs(recorder)
         for module in (segments, ledger_file, linux_only):
-            inner.setattr(module, "os", RecordedOs(recorder))
+            inner.setattr(module, "os", recorded_os)
         inner.setattr(segments, "SEGMENT_BYTES", 1 << 20)
         yield recorder
     vfs.unregister()
