@@ -36,8 +36,15 @@ DESCRIPTION = {
     "licenses/LICENSE",
     "licenses/runner/report/assets/uPlot.LICENSE",
 }
+#: What an installer puts beside the command: a page for `man`, and completion for shells that look there.
+SHARED = {
+    "share/bash-completion/completions/runner",
+    "share/fish/vendor_completions.d/runner.fish",
+    "share/man/man1/runner.1",
+    "share/zsh/site-functions/_runner",
+}
 #: Suffixes of the package's files, besides modules; a file of another kind has to be thought of here.
-DATA = {".py", ".in", ".js", ".css", ".jinja", ".toml", ".LICENSE"}
+DATA = {".bash", ".fish", ".zsh", ".py", ".in", ".js", ".css", ".jinja", ".toml", ".LICENSE"}
 #: Files of the repository that are for those who have it alone.
 ONLY_IN_REPOSITORY: set[str] = set()
 #: What tools leave behind in folders of the repository; each is ignored by Git.
@@ -73,7 +80,8 @@ def unpack(sdist: Path, folder: Path) -> Path:
 def test_the_wheel_has_the_package_and_its_description(distributions):
     _, names = names_of(distributions)
     package = {name for name in repository_files() if name.startswith("runner/")}
-    assert names == package | {f"{NAME}.dist-info/{name}" for name in DESCRIPTION}
+    beside = {f"{NAME}.dist-info/{name}" for name in DESCRIPTION} | {f"{NAME}.data/data/{name}" for name in SHARED}
+    assert names == package | beside
     assert "runner/py.typed" in names
     assert {name for name in package if Path(name).suffix not in DATA} == {"runner/py.typed"}
 
