@@ -60,6 +60,11 @@ class Environment:
         """Return what the installed command prints."""
         return execute(str(self.folder / "bin/runner"), *arguments, cwd=cwd, exit_code=exit_code, **variables)
 
+    def sh(self, command: str, cwd: Path, **variables: str) -> str:
+        """Return what a command of the shell prints with the environment active."""
+        path = f"{self.folder}/bin:{os.environ['PATH']}"
+        return execute("sh", "-c", command, cwd=cwd, **{"PATH": path, **variables})
+
     def start(self, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
         """Start the installed command, for a test that sends it signals or does something meanwhile."""
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
@@ -131,6 +136,13 @@ def build_distributions(source: Path, out: Path, *, python: str = sys.executable
     execute(python, "-m", "hatchling", "build", "-d", str(out), cwd=source, exit_code=0, **variables)
     [sdist], [wheel] = out.glob("*.tar.gz"), out.glob("*.whl")
     return Distributions(sdist, wheel)
+
+
+def build_wheel(source: Path, out: Path) -> Path:
+    """Build the wheel of a project that has hatchling for its backend."""
+    execute(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out), cwd=source)
+    [wheel] = out.glob("*.whl")
+    return wheel
 
 
 def project_table() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 from doc_blocks import blocks
-from fresh_environment import build_wheels
+from fresh_environments import build_wheel
 from helpers import ROOT
 
 PAGE = ROOT / "docs/tutorial/first-plugin.md"
@@ -31,8 +31,7 @@ def test_there_are_at_most_eight_commands():
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel of this repository, in a folder of its own, which stands for the index."""
-    [found] = build_wheels(tmp_path_factory.mktemp("index"), ROOT)
-    return found
+    return build_wheel(ROOT, tmp_path_factory.mktemp("index"))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import shutil
 import zipfile
 
 import pytest
-from fresh_environment import FreshEnvironment, build_wheels, repository_is_not_imported
+from fresh_environments import Environment, build_wheel
 from helpers import ROOT
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: it comes with the extra `test`")
@@ -23,13 +23,15 @@ DISTRIBUTIONS = ["runner-objects", "runner-otel"]
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
     sources = [ROOT, *(ROOT / "examples/plugins" / name for name in DISTRIBUTIONS)]
-    return build_wheels(tmp_path_factory.mktemp("wheels"), *sources)
+    return [build_wheel(source, tmp_path_factory.mktemp(source.name)) for source in sources]
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory, wheels):
-    made = FreshEnvironment.create(tmp_path_factory.mktemp("fresh"), wheels)
-    assert repository_is_not_imported(made, tmp_path_factory.mktemp("empty"))
+    made = Environment.create(tmp_path_factory.mktemp("fresh") / "env")
+    made.install(*map(str, wheels), "pytest")
+    imported = made.sh("python -c 'import runner; print(runner.__file__)'", tmp_path_factory.mktemp("empty"))
+    assert str(ROOT) not in imported
     return made
 
 
