@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-TAG = f"v{__version__}"
+TAG, HEADING = f"v{__version__}", f"## [{__version__}]"
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,7 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     copy_repository(folder, repository_files())
     changes = (folder / "CHANGELOG.md").read_text()
-    if f"## [{__version__}]" not in changes:
-        (folder / "CHANGELOG.md").write_text(changes.replace("## [Unreleased]", f"## [{__version__}] - 2026-12-01"))
+    (folder / "CHANGELOG.md").write_text(changes.replace(f"{HEADING} - Unreleased", f"{HEADING} - 2026-12-01"))
     git(folder, "init", "-q")
     commit(folder)
     return folder
@@ -80,7 +79,7 @@ def test_everything_that_is_wrong_is_said_at_once(clone, tmp_path):
     (tmp_path / "dist").mkdir()
     bare = Environment.create(tmp_path / "bare").python
     try:
-        changes.write_text(before.replace(f"## [{__version__}]", "## [Unreleased]"))
+        changes.write_text(before.replace(f"{HEADING} - 2", f"{HEADING} - Unreleased, 2"))
         status, told = release(clone, bare, "v9.9.9", tmp_path / "dist")
     finally:
         changes.write_text(before)
