@@ -15,6 +15,7 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS build
 WORKDIR /opt/src
 COPY pyproject.toml README.md LICENSE ./
+COPY man ./man
 COPY runner ./runner
 RUN python -m venv /opt/runner
 RUN /opt/runner/bin/python -m pip install --no-cache-dir . && /opt/runner/bin/python -m pip uninstall --yes setuptools pip
