@@ -200,9 +200,9 @@ def test_random_bytes(tmp_path_factory, data):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@settings(max_examples=20_000, **COMMON)
+@settings(max_examples=5_000, **COMMON)
 @given(st.one_of(mutated(), whole, files))
-def test_twenty_thousand_files(tmp_path_factory, text):
+def test_five_thousand_files(tmp_path_factory, text):
     survives(FOLDER(tmp_path_factory), text.encode("utf-8", "replace"))
 
 

@@ -195,7 +195,7 @@ def test_a_record_that_no_run_has_written_is_left_out(tmp_path: Path, key: str, 
     page.render_page(after)
 
 
-@examples(8, 200)
+@examples(8, 80)
 @given(st.data())
 def test_a_record_that_was_cut_or_overwritten_stops_nothing(tmp_path_factory: Any, data: Any) -> None:
     made = Lives(tmp_path_factory.mktemp("state"))
