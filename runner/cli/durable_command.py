@@ -92,6 +92,8 @@ def plan_of_earlier_run(
     from runner.supervisor.resume import find_graph_changes
 
     run = folder.path.name
+    if not folder.meta:
+        raise LedgerRefused(f"run {run} was ended before it began: there is nothing to go on with")
     if "file" not in folder.meta:
         raise LedgerRefused(f"run {run} was not begun by a command: it cannot go on")
     given = msgspec.json.decode(folder.meta["command"], type=GivenBefore)

@@ -14,6 +14,8 @@ from integration.test_durable import LETTERS, Durable, line, numbers, slow
 from topology_runs import wait_for
 
 from runner.report import record_builder as folding
+from runner.store.durable_folder import DurableFolder
+from runner.supervisor.resume import MessagePacker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,3 +181,13 @@ def test_a_run_whose_letters_all_went_into_a_queue_keeps_no_ledger(project: Any)
     assert again.exit == 4, again
     assert "nothing is left of run" in again.err
     assert "100 read = 50 done + 50 dead" in again.err
+
+
+def test_a_run_that_was_killed_before_it_began_is_not_gone_on_with_and_hinders_no_other(project: Any) -> None:
+    made = Durable(project, line(count=3), 3)
+    DurableFolder(made.path / ".runner", "20261130-120000-0000000000000001", MessagePacker(), is_new=True).close()
+    outcome = made.go("resume")
+    assert outcome.exit == 3, outcome
+    assert "was ended before it began: there is nothing to go on with" in outcome.err
+    assert made.project.run("--resume").exit == 0
+    assert sorted(made.lines()) == numbers(3)

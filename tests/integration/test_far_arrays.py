@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from collections import Counter
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from integration.test_agents import Rig
 from remote_agents import wait_until
 
 from runner import events
+from runner.ledger.restore import MAX_CRASHES
 from runner.model import QueueConfig, Restarts
 from runner.shm.registry import NODE_SHIFT, RegisteredArena
 from runner.shm.writer import ARENA_BYTES, PAGE_SIZE
@@ -88,7 +90,12 @@ def test_agents_and_workers_are_killed_at_random(seed: int, encrypted: bool) -> 
     middle = task("middle", blobs.passed, "a", "b", workers=4, args=(0.01,), attempts=50)
     made = chain(collected, middle, count=count)
     outcome = run(made, collected, "agents", on_event, on_machines=begin, encrypted=encrypted)
-    assert sorted(collected) == list(range(count)), outcome.said[-10:]
+    # On a busy machine the storm may kill so many workers over one item that it is a dead one.
+    deaths = Counter(each.item for each in outcome.of(events.WorkerDied) if each.item)
+    missing = {*range(count)} - {*collected}
+    assert len(collected) == count - len(missing), "an item came twice"
+    assert len(missing) <= sum(number >= MAX_CRASHES for number in deaths.values()), outcome.said[-10:]
+    assert sum(each.dead for each in outcome.result.tasks.values()) == len(missing)
     assert outcome.of(events.NodeLost) or outcome.of(events.WorkerDied)
 
 
