@@ -63,7 +63,7 @@ class Environment:
     def sh(self, command: str, cwd: Path, **variables: str) -> str:
         """Return what a command of the shell prints with the environment active."""
         path = f"{self.folder}/bin:{os.environ['PATH']}"
-        return execute("sh", "-c", command, cwd=cwd, **{"PATH": path, **variables})
+        return execute("sh", "-c", command, cwd=cwd, exit_code=0, **{"PATH": path, **variables})
 
     def start(self, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
         """Start the installed command, for a test that sends it signals or does something meanwhile."""
