@@ -16,7 +16,7 @@ OTHERS = (
     *("asyncio", "concurrent.futures", "multiprocessing.resource_tracker", "multiprocessing.util", "subprocess"),
     *("tempfile", "shutil", "sqlite3", "ssl", "selectors", "socket", "http.server", "faulthandler", "ctypes", "mmap"),
     *("psutil", "typer", "rich.console", "pydantic", "jinja2", "msgspec", "pluggy", "tomli", "difflib", "getpass"),
-    *("typer.rich_utils", "typer.completion", "click", "rich.progress", "importlib.metadata", "inspect", "unittest"),
+    *("typer.rich_utils", "typer.completion", "rich.progress", "importlib.metadata", "inspect", "unittest"),
 )
 MODULES = ("fcntl", "resource", "termios", "pwd", "grp", "tty", "pty", "syslog", "crypt", "readline")
 NAMES = {
