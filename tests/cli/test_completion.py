@@ -123,6 +123,7 @@ def test_runs_are_offered_by_id(made, tmp_path):
     assert values(made, "runner dead show --state nowhere ") == ["last"]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_offered(project):
     made = project({
         "tasks.toml": '[tasks.sleep]\ncall = "std.sleep"\nargs = [0, 60]\nmode = "thread"\n',

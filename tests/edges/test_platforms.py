@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -128,6 +129,7 @@ FACILITIES = {
 }  # fmt: skip
 
 
+@functools.cache
 def named() -> dict[str, set[str]]:
     found = {path.relative_to(ROOT / "runner").as_posix(): set(linux_names(path)) for path in modules()}
     return {name: names for name, names in found.items() if names}
@@ -151,6 +153,7 @@ def test_a_name_in_another_module_would_be_found(line: str, tmp_path: Path) -> N
     assert len(list(linux_names(tmp_path / "module.py"))) == 1
 
 
+@pytest.mark.slow
 def test_the_table_of_the_page_has_what_the_code_uses() -> None:
     page = (ROOT / "docs/how-to/install.md").read_text()
     table = page.partition("<!-- platforms -->")[2].partition("<!-- end -->")[0]
