@@ -538,6 +538,7 @@ def test_from_threads_and_from_asyncio(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_the_deadline_ends_a_run_whose_caller_is_away(tmp_path):
     path = write(tmp_path, '[run]\ndeadline = "1s"\ngrace = "100ms"\n' + FILE)
     items = runner.stream(path, feed={"numbers": Feed()}, collect="results", quiet=True)
@@ -581,6 +582,7 @@ logging.warning("as always")
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_ends_with_an_open_stream_ends(tmp_path):
     write(tmp_path)
     done = subprocess.run(

@@ -498,6 +498,7 @@ def test_what_had_ended_well_is_not_begun_again(project: Any, task: str) -> None
     assert noted(made, "last") == ["x"]
 
 
+@pytest.mark.slow
 def test_what_was_skipped_because_a_task_failed_over_its_item_follows(project: Any) -> None:
     tasks = LINE + '    on_error = "fail"\n    [tasks.last]\n    call = "alone"\n    after = ["two"]\n'
     made = make(project, tasks, "two 29")
@@ -674,6 +675,7 @@ def test_an_export_has_the_words_of_a_queue_of_letters_and_is_read_by_another_ru
 # -- refusals -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_there_is_no_such_run(project: Any) -> None:
     made = make(project, LINE, "")
     assert retry(made).exit == 2
@@ -856,6 +858,7 @@ def test_a_param_of_the_environment_is_kept_and_so_is_the_folder(project: Any, t
 # -- deaths -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_the_retry_costs_nothing(project: Any) -> None:
     made = make(project, LINE_OF_PROCESSES, "one 3, one 4, one 5", kill="")
     assert made.run().exit == 4

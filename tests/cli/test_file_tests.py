@@ -296,6 +296,7 @@ def test_some_tests_again_and_again_until_one_fails(project):
     assert "3 tests: 1 passed, 1 failed, 1 not run" in outcome.out
 
 
+@pytest.mark.slow
 def test_results_for_ci_servers(project):
     outcome = outcome_of(project, TWO, "--junit", "results.xml", "-j", "3")
     assert outcome.exit == 1
@@ -308,6 +309,7 @@ def test_results_for_ci_servers(project):
     assert failure.get("message") == "items in queue `products`: expected 4, got 3"
 
 
+@pytest.mark.slow
 def test_a_file_of_tests_for_another_file(project):
     project.write({"tests/numbers.test.toml": 'file = "../tasks.toml"\n[[tests]]\nname = "a"\nonly = "count"\n'})
     project.write({"tasks.toml": FILE})
@@ -335,6 +337,7 @@ def test_a_file_of_tests_is_checked(project):
     assert "E203" not in outcome.out
 
 
+@pytest.mark.slow
 def test_files_beside_the_file(project):
     file = """
     [params]

@@ -143,6 +143,7 @@ def test_json_that_cannot_be_written(made):
     assert outcome.err.endswith("standard output: No space left on device; the summary is lost\n")
 
 
+@pytest.mark.slow
 def test_so_many_are_kept_and_letters_stay(made):
     for _ in range(4):
         made.run("tasks.toml", "--set", "run.record=3")
@@ -181,6 +182,7 @@ def test_the_list_of_runs(made):
     assert not (made.path / "imported").exists()
 
 
+@pytest.mark.slow
 def test_what_others_have_written_there(made):
     made.run("tasks.toml", "-q")
     (path,) = records(made)

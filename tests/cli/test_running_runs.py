@@ -143,6 +143,7 @@ def test_stop_now_ends_at_once(project: Any, command: Command, mode: str) -> Non
     assert "SIGTERM: ending at once" in running.finish().err
 
 
+@pytest.mark.slow
 def test_stop_without_waiting_and_of_nothing(project: Any, command: Command) -> None:
     made, running = begin(project)
     told = command(made.path, "stop", "--no-wait")
@@ -157,6 +158,7 @@ def test_stop_without_waiting_and_of_nothing(project: Any, command: Command) -> 
     assert sorted(each.name for each in run.iterdir()) == ["record.json"]
 
 
+@pytest.mark.slow
 def test_of_several_runs_one_must_be_named(project: Any, command: Command) -> None:
     made, first = begin(project)
     second = made.start("--progress", "none")
@@ -439,6 +441,7 @@ def test_top_follows_a_run_to_its_end(project: Any) -> None:
     assert outcome.err.rstrip().endswith("`make` had not ended")
 
 
+@pytest.mark.slow
 def test_the_end_of_watching_is_not_the_end_of_the_run(project: Any) -> None:
     made, running = begin(project)
     watching = made.start("--json", verb="top")

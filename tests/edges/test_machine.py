@@ -369,6 +369,7 @@ def started(spawner: Spawner) -> int | None:
     return process.exit_code
 
 
+@pytest.mark.slow
 def test_a_stopped_fork_server_is_replaced(spawner: Spawner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spawn, "START_TIMEOUT", 0.3)
     first = pid(spawner)
@@ -497,6 +498,7 @@ def test_a_reader_who_stops_is_waited_for_until_a_signal(made: Any) -> None:
     assert 1 <= int(lost[1].replace(",", "")) <= 601
 
 
+@pytest.mark.slow
 def test_a_slow_reader_loses_nothing_whatever_the_time() -> None:
     """The waits of the end, with a reader who begins late: they have no limit unless the run was cut short."""
     reader, writer = os.pipe()

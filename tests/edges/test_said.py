@@ -303,6 +303,7 @@ def test_a_signal_and_a_failure_say_what_had_more(project: Make) -> None:
     assert "; `forever` had not ended" in outcome.err, outcome
 
 
+@pytest.mark.slow
 def test_a_run_without_queues_counts_its_tasks(project: Make) -> None:
     file = """
         [tasks.rest]

@@ -339,6 +339,7 @@ def test_rate_holds_over_all_workers(mode: str, workers: int) -> None:
     assert ended - ready > 0.9, "41 items at 40/s take a second"
 
 
+@pytest.mark.slow
 def test_rate_of_a_source() -> None:
     collected: list[Any] = []
     made = plan(
@@ -372,6 +373,7 @@ def test_what_a_worker_leaves_behind_dies_with_it() -> None:
     assert outcome.result.exit_code == 0
 
 
+@pytest.mark.slow
 def test_idle_deaths_count_against_restarts() -> None:
     import os
     import signal

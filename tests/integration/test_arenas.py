@@ -374,6 +374,7 @@ def test_every_reader_of_a_copied_queue_has_its_own(run: Callable[..., Outcome],
     assert rows(run(text)) == right
 
 
+@pytest.mark.slow
 def test_after_a_death_an_item_is_what_was_sent(run: Callable[..., Outcome], tmp_path: Any) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -394,6 +395,7 @@ def test_the_dead_leave_no_arena_behind(run: Callable[..., Outcome], tmp_path: A
     assert 1 <= int(outcome.out) <= 4, "seven workers have lived"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("no_arena", ["", "1"])
 def test_the_switch(run: Callable[..., Outcome], no_arena: str) -> None:
     outcome = run(line(PROCESS, "same process", "Arenas process"), RUNNER_NO_ARENA=no_arena)
@@ -406,6 +408,7 @@ def test_a_second_try_is_given_what_was_sent(run: Callable[..., Outcome], mode: 
     assert rows(run(line(PROCESS, middle, "weigh process"))) == expected(30)
 
 
+@pytest.mark.slow
 @ALSO_THREAD
 def test_dead_letters_carry_the_item_as_it_was_sent(run: Callable[..., Outcome], mode: str) -> None:
     text = (
@@ -424,6 +427,7 @@ KINDS = tuple(
 )
 
 
+@pytest.mark.slow
 @FALLBACK
 @pytest.mark.parametrize("kinds", KINDS, ids=lambda kinds: " ".join(each.split()[1] for each in kinds[:2]))
 def test_kinds_of_items(together: Together, kinds: tuple[str, ...], no_arena: str) -> None:

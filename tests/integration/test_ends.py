@@ -618,6 +618,7 @@ def test_a_reader_who_has_read_enough(tmp_path, mode, log):
         assert re.search(r"standard output: Broken pipe; [\d,]+ lines lost", outcome.err), outcome
 
 
+@pytest.mark.slow
 def test_both_outputs_closed(tmp_path):
     project = make(tmp_path, task_file({"chatter": {"args": [20_000]}}, mode="process"), FILES)
     running = project.start("tasks.toml", stderr=subprocess.STDOUT)
@@ -701,6 +702,7 @@ def test_an_idle_worker_killed_from_outside_costs_nothing(tmp_path):
     assert len(set(finished.lines("where.txt"))) == 2, "another process took its place"
 
 
+@pytest.mark.slow
 def test_a_child_that_a_worker_has_left_behind_dies_with_it(tmp_path):
     finished = run(tmp_path, task_file({"leave_child": {}}, mode="process"), FILES).ok()
     (pid,) = map(int, finished.lines("children.txt"))

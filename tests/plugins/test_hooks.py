@@ -76,6 +76,7 @@ def test_events_come_in_order_in_the_supervisors_thread_and_never_per_item(proje
     assert progress["tasks"]["take"]["done"] == progress["tasks"]["make"]["sent"] == 40
 
 
+@pytest.mark.slow
 def test_progress_comes_four_times_a_second_while_somebody_works(project):
     def work():
         import time

@@ -75,6 +75,7 @@ def test_a_function_is_found_by_its_name_with_and_without_its_plugin(site, call,
     assert "fried 2" in outcome.out
 
 
+@pytest.mark.slow
 def test_spawned_workers_find_it_too(site):
     toml = USES.format("kitchen.fry").replace("thread", "process")
     outcome = site(ONE, FILES, toml).run("tasks.toml", env={"RUNNER_START_METHOD": "spawn"})
