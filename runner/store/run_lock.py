@@ -114,24 +114,26 @@ class LockHolder(msgspec.Struct, frozen=True):
             return True
         import psutil  # only a look at another run needs it
 
-        try:
-            is_zombie = psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE  # ended, and not waited for
-        except psutil.NoSuchProcess:
-            return False
-        except psutil.Error:  # of another user
-            is_zombie = False
-        return not is_zombie and self.is_same_process()
+        state = self._process_state()
+        is_there = state is not None and state != psutil.STATUS_ZOMBIE  # one that has ended, and is not waited for
+        return is_there and self.is_same_process()
 
     def is_suspended(self) -> bool:
         """Return True if its process was stopped (Ctrl-Z), and has not been continued."""
         import psutil
 
-        if not self.is_here:
-            return False
+        return self.is_here and self._process_state() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
+
+    def _process_state(self) -> str | None:
+        """Return psutil's word for the process that has its number; empty: it is not known; None: there is none."""
+        import psutil
+
         try:
-            return psutil.Process(self.pid).status() in {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
-        except psutil.Error:
-            return False
+            return psutil.Process(self.pid).status()
+        except psutil.NoSuchProcess:
+            return None
+        except psutil.Error:  # of another user
+            return ""
 
     def is_same_process(self) -> bool:
         """Return False if its number is another process's by now."""
