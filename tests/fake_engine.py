@@ -54,6 +54,10 @@ if TYPE_CHECKING:
     from lane_watch import LaneWatch
 
 
+#: So many items may a source be ahead at most: the next 15 such numbers of items still fit into a message.
+MOST_AHEAD = 1 << 60
+
+
 class FakeClock:
     """A clock that stands still until it is told otherwise."""
 
@@ -337,6 +341,10 @@ class FakeEngine:
                 worker.waiting.append(grant)
                 self._begin(worker)
         elif isinstance(message, Credit):
+            ahead = message.total_items - worker.made
+            assert ahead <= MOST_AHEAD, (
+                f"{worker.spec.name} may be {ahead} items ahead, and at some time no message holds it"
+            )
             worker.total, worker.idle = message.total_items, True
             worker.push = max(1, (worker.total - worker.made + worker.kept) // 2)
             self._leave(worker)

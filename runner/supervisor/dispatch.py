@@ -343,6 +343,8 @@ class Dispatcher:
         if full:
             return
         share = max(1, room // max(1, len(task.slots)))
+        if not task.bounding_queues:  # then nothing else counts what it may still produce
+            share = max(0, share - outstanding)
         if room <= 0:
             share = 0 if outstanding else 1
         if self.limit is not None:

@@ -23,6 +23,13 @@ def numbers(count: int):
     yield from range(count)
 
 @task
+def paused(count: int):
+    for number in range(count):
+        if number % 50 == 0:
+            time.sleep(0.005)
+        yield number
+
+@task
 def ranked(count: int):
     for number in range(count):
         yield number * 7919 % count, {"data": f"x{number}" * 3}
@@ -121,6 +128,16 @@ def test_a_full_queue_drops_and_nothing_else_is_lost(project: Any, mode: str, fu
     record = json.loads(made.run("last", "--json", verb="report").out)
     (queue,) = [each for each in record["queues"] if each["name"] == "a"]
     assert (queue["put"], queue["dropped"]) == (20_000, balance["dropped"])
+
+
+@pytest.mark.parametrize("mode", ["thread", "process"])
+def test_a_source_that_pauses_may_always_go_on(project: Any, mode: str) -> None:
+    """It is given leave at each pause, and no bound counts what it has; the number that it is told must not grow so."""
+    made = make(project, 'size = 10, full = "drop-old"', mode=mode, source="paused", count=2_000)
+    outcome = made.run("--json", "--progress", "none")
+    assert outcome.exit == 0, outcome
+    balance = json.loads(outcome.out)["balance"]
+    assert balance["read"] == 2_000 == balance["done"] + balance["dropped"]
 
 
 @pytest.mark.parametrize("mode", ["thread", "process"])
