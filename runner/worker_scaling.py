@@ -75,7 +75,7 @@ class ItemTimes(Struct, frozen=True):
         """Return the variance of the mean, as a part of its square."""
         if not self.count or not self.seconds:
             return inf
-        spread = max(0.0, self.squares / self.count / self.mean**2 - 1)
+        spread = max(0.0, self.squares / self.count / self.mean / self.mean - 1)  # the square of a tiny mean is 0
         return spread / self.count + _CLASS_ERROR**2
 
     def plus(self, other: ItemTimes) -> ItemTimes:
@@ -274,8 +274,8 @@ def _has_paid(step: _Step, number: int, times: ItemTimes) -> bool:
     >>> [_has_paid(before, 4, ItemTimes(100, 100 * cost, 100 * cost**2)) for cost in (0.1, 0.13, 0.15, 0.2)]
     [True, True, False, False]
     """
-    if not step.times.count:
-        return True
+    if not step.times.mean:
+        return True  # before it no item had ended, or none took time
     slower = times.mean / step.times.mean
     error = slower * sqrt(times.relative_variance + step.times.relative_variance)
     return slower - error <= number / ((number + step.before) / 2)

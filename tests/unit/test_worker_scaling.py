@@ -227,6 +227,18 @@ def test_whatever_is_seen_the_number_is_in_the_range_and_told(
         assert decision is None or (decision.before, decision.number) == (before, scaler.number)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 5e-324, 1e-200, 1e308])
+def test_no_time_is_too_short_or_too_long(seconds: float) -> None:
+    scaler = WorkerScaler(1, 9)
+    times = ItemTimes(100, seconds, seconds, 0.0, 1.0)
+    load = LoadSample(
+        at=0.0, free=0.0, hindered=0.0, has_backlog=True, unready=0, times=times, idle_cores=inf, backlog=1000
+    )
+    for _ in range(20):
+        scaler.decide(load)
+    assert 1 <= scaler.number <= 9
+
+
 # -- whole runs, on a clock on which only items take time ------------------------------------------
 
 
