@@ -39,6 +39,11 @@ STARTING = {
     *("unit/test_conformance.py", "unit/test_each_file.py", "unit/test_launcher.py", "unit/test_output.py"),
     *("unit/test_preload.py", "unit/test_sent_code.py", "unit/test_spawn.py"),
 }
+#: Files there that take some seconds each: whole runs on a virtual clock, and files on a real disk.
+TAKING_SECONDS = {
+    *("unit/test_durable_simulation.py", "unit/test_grain_simulation.py", "unit/test_ledger_file.py"),
+    *("unit/test_worker_scaling.py",),
+}
 
 # The same examples each time, so that a failure says something about a change; RUNNER_EXPLORE=1 looks for new ones.
 # No example has a time limit: a machine that has much else to do is no bug.
@@ -139,7 +144,7 @@ def pytest_collection() -> Iterator[None]:
 
 def is_quick(path: Path) -> bool:
     name = path.relative_to(ROOT).as_posix()
-    return name.startswith(QUICK) and name.removeprefix("tests/") not in STARTING
+    return name.startswith(QUICK) and name.removeprefix("tests/") not in STARTING | TAKING_SECONDS
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
