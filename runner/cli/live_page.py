@@ -27,6 +27,8 @@ from runner.store.running_runs import watch_run
 LOOK_INTERVAL, TOUCH_INTERVAL, FETCH_SECONDS, LAST_SECONDS = 0.25, 2.0, 1.0, 5.0
 #: Longest wait for the first record of a run, and for the page's process to say its address.
 FIRST_PATIENCE = 60.0
+#: So much of the machine's processor time goes into drawing at most: a page that takes long is drawn less often.
+_MOST_SHARE = 0.01
 
 
 def serve_page(folder: Path, server: PageServer, patience: float = 0.0) -> None:
@@ -34,7 +36,8 @@ def serve_page(folder: Path, server: PageServer, patience: float = 0.0) -> None:
 
     `patience`: how long, in seconds, to wait for a run that has not begun.
     """
-    path, seen, next_touch, page = folder / records.RECORD_FILE, 0, 0.0, ""
+    path, seen, page = folder / records.RECORD_FILE, 0, ""
+    next_touch = next_drawing = 0.0
     until = time.monotonic() + patience
     while True:
         going = find_holder(folder) is not None  # before the look: the last record is whole
@@ -42,8 +45,10 @@ def serve_page(folder: Path, server: PageServer, patience: float = 0.0) -> None:
             next_touch = now + TOUCH_INTERVAL
             watch_run(folder, record=True)
         changed = _changed_at(path)
-        if changed != seen:
+        if changed != seen and (now >= next_drawing or not page):
+            began = time.thread_time()
             seen, page = changed, _render(path, goes_on=going) or page
+            next_drawing = now + (time.thread_time() - began) / _MOST_SHARE / (os.cpu_count() or 1)
             server.publish(page, last=False)
         if not going and (page or now >= until):
             break

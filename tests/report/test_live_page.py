@@ -150,10 +150,22 @@ class GoingRun:
         self.folder = folder / ".runner" / "runs" / "20260101-000000-aa"
         self.folder.mkdir(parents=True, mode=0o700)
         self.goes_on = True
-        monkeypatch.setattr(live_page, "find_holder", lambda _: self if self.goes_on else None)
+        #: How often the server has looked whether it does.
+        self.looks = 0
+        monkeypatch.setattr(live_page, "find_holder", self._find_holder)
         monkeypatch.setattr(live_page, "FETCH_SECONDS", 0.5)
         self.server = PageServer()
         self._thread = threading.Thread(target=live_page.serve_page, args=(self.folder, self.server))
+
+    def _find_holder(self, _: Path) -> GoingRun | None:
+        self.looks += 1
+        return self if self.goes_on else None
+
+    def wait_for_looks(self, more: int) -> None:
+        until, most = time.monotonic() + 30, self.looks + more
+        while self.looks < most:
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
     def write(self, record: RunRecord) -> None:
         new = self.folder / "new"
@@ -203,6 +215,22 @@ def test_the_page_follows_the_record_and_stays_with_its_last_state(run: GoingRun
     assert "2,222" in text
     assert "ended well" in text
     assert (run.folder / records.RECORD_WATCHED_FILE).exists()
+
+
+@pytest.mark.parametrize(("share", "drawn"), [(1e-9, 2), (1e9, 3)])
+def test_a_page_that_takes_long_is_drawn_seldom(
+    run: GoingRun, monkeypatch: pytest.MonkeyPatch, share: float, drawn: int
+) -> None:
+    pages: list[str] = []
+    draw = live_page._render
+    monkeypatch.setattr(live_page, "_render", lambda *args, **more: pages.append(draw(*args, **more)) or pages[-1])
+    monkeypatch.setattr(live_page, "_MOST_SHARE", share)
+    run.begin(with_done(1_111))
+    run.write(with_done(2_222))
+    run.wait_for_looks(3)
+    run.end(with_done(2_222, 0))  # the last page is drawn, however long it takes
+    assert len(pages) >= drawn if drawn > 2 else len(pages) == drawn
+    assert "ended well" in pages[-1]
 
 
 def test_a_record_that_cannot_be_read_leaves_the_page_as_it_was(run: GoingRun) -> None:
