@@ -664,14 +664,21 @@ def judge_whole(made: Plan, result: Any, fleet: CrossedFleet, seed: int) -> int:
     return dropped
 
 
-def judge_cut(made: Plan, result: Any, fleet: CrossedFleet, seed: int) -> int:
-    """Nothing is lost, doubled or out of order in a run that was cut short, and all that is left is counted."""
+def judge_cut(made: Plan, result: Any, fleet: CrossedFleet, seed: int, *, durable: bool = False) -> int:
+    """Nothing is lost, doubled or out of order in a run that was cut short, and all that is left is counted.
+
+    In a `durable` one what an ordered task had done, and what was before it had not, is not done when the task ends.
+    """
     book = fleet.book
     assert result.exit_code in {0, 1, 4, 130}, f"seed {seed}: {result}"
     for name in made.queues:
         assert Counter(book.put[name]) <= Counter(book.sent[name]), f"seed {seed}, `{name}`: {_odds(book, name)}"
-    failed = {name for name, each in result.tasks.items() if each.how == "failed"}
-    dropped = everything_ends_once(made, fleet, result.lines, seed, failed)
+    unheard = {
+        name
+        for name, each in result.tasks.items()
+        if each.how == "failed" or (durable and made.tasks[name].config.ordered)
+    }
+    dropped = everything_ends_once(made, fleet, result.lines, seed, unheard)
     everything_is_in_order(made, book, seed, is_cut=True)
     return dropped
 
@@ -697,11 +704,12 @@ def everything_is_in_order(made: Plan, book: Book, seed: int, *, is_cut: bool = 
 
 
 def everything_ends_once(
-    made: Plan, fleet: CrossedFleet, lines: Any, seed: int, failed_tasks: Collection[str] = ()
+    made: Plan, fleet: CrossedFleet, lines: Any, seed: int, unheard_tasks: Collection[str] = ()
 ) -> int:
     """What was put has ended in each group of readers, once, or was dropped unseen, or is left; return the dropped.
 
-    What a worker had ended when its task failed, and had not said yet, goes to the task that shares the queue.
+    What workers of `unheard_tasks` had ended when their task did, and was not said or had not left, goes to the task
+    that shares the queue; its results leave once all the same.
     """
     book, total = fleet.book, 0
     groups: list[tuple[Counter[Item], set[str]]] = []
@@ -720,9 +728,12 @@ def everything_ends_once(
         ended = Counter([*(item for name in members for item in book.done[name]), *failed])
         unsettled = sum(len(book.failed[name]) for name in ending)
         odd = [*(counts - ended).items()][:3], [*(ended - counts).items()][:3]
-        sharing = members & set(failed_tasks) if len(members) > 1 else set()
+        sharing = members & set(unheard_tasks) if len(members) > 1 else set()
         unheard = Counter(item for name in sharing for item in book.done[name])
         assert ended - counts <= unheard, f"seed {seed}, {sorted(members)}: unexpected {odd[1]}"
+        for item in ended - counts:
+            sent = {name for name in members if _has_sent(made.tasks[name], book, item)}
+            assert len(sent) <= counts[item], f"seed {seed}: results of {item} were sent by {sorted(sent)}"
         missing = counts - ended
         tallies = [tally for name, tally in lines.items() if members.intersection(_readers_of(made, name))]
         left = sum(tally.left for tally in tallies)
@@ -740,6 +751,12 @@ def everything_ends_once(
         assert dropping or not dropped, f"seed {seed}, {sorted(members)}: {dropped} were dropped"
         total += missing.total()
     return total
+
+
+def _has_sent(task: Any, book: Book, item: Item) -> bool:
+    """Return True if a result of an item has left the task."""
+    outputs = [queue for port in task.config.ports for queue in port.queues]
+    return any(each[:-1] == item for queue in outputs for each in book.by_sender[task.name, queue])
 
 
 def _readers_of(made: Plan, line: str) -> set[str]:

@@ -151,28 +151,30 @@ class LaneWatch:
 
 def lanes_hold(supervisor: Supervisor) -> None:
     """What a line with lanes says of itself is what its pieces and the leases say."""
-    leased: Counter[tuple[str, int]] = Counter()
+    lines = [line for line in supervisor.ledger.subscriptions if isinstance(line, LanedSubscription)]
+    leased: defaultdict[tuple[str, int], int] = defaultdict(int)
     for lease in supervisor.ledger.leases.values():
         for line, piece in lease.item_ranges:
             if isinstance(line, LanedSubscription):
                 leased[line.name, line.bucket_of(piece.chunk)] += piece.count
-    for line in supervisor.ledger.subscriptions:
-        if not isinstance(line, LanedSubscription) or line.abandoned:
+    for line in lines:
+        if line.abandoned:
             continue
-        asleep: Counter[int] = Counter()
+        asleep: defaultdict[int, int] = defaultdict(int)
         for *_, piece, _ in line.sleeping_ranges:
             asleep[line.bucket_of(piece.chunk)] += piece.count
-        unkept = sum(piece.count for _, piece in line.unkept_ranges)
-        free, blocked = set(), 0
+        sleeping, free, ready, blocked = sum(asleep.values()), set(), 0, 0
         for number, bucket in line.buckets.items():
-            held = sum(piece.count for piece in bucket.pieces)
-            assert bucket.items == held, f"{line.name}, {number}: {bucket}"
-            assert bucket.busy_items == leased[line.name, number] + asleep[number], f"{line.name}, {number}: {bucket}"
-            if bucket.busy_items:
+            held = sum([piece.count for piece in bucket.pieces]) if bucket.pieces else 0
+            busy = leased.get((line.name, number), 0) + asleep.get(number, 0)
+            assert (bucket.items, bucket.busy_items) == (held, busy), f"{line.name}, {number}: {bucket}"
+            if busy:
                 blocked += held
             elif held:
                 free.add(number)
-        assert line.sleeping_items == blocked + unkept + asleep.total(), line.name
+                ready += held
+        unkept = sum([piece.count for _, piece in line.unkept_ranges])
+        assert line.sleeping_items == blocked + unkept + sleeping, line.name
         assert {number for *_, number in line.turn} == free, line.name
         assert len(line.turn) == len(free), line.name
-        assert line.count == blocked + unkept + asleep.total() + sum(line.buckets[each].items for each in free)
+        assert line.count == blocked + unkept + sleeping + ready, line.name

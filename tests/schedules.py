@@ -134,8 +134,10 @@ def check(seed: int) -> Counter[str]:
                 drawn.made, drawn.play, drawn.items, watch,
                 durable=drawn.durable, interval=interval, signals=drawn.signals,
             )  # fmt: skip
-            judge = crossed.judge_cut if drawn.end == "cut" else crossed.judge_whole
-            dropped = judge(drawn.made, result, fleet, seed)
+            if drawn.end == "cut":
+                dropped = crossed.judge_cut(drawn.made, result, fleet, seed, durable=drawn.durable)
+            else:
+                dropped = crossed.judge_whole(drawn.made, result, fleet, seed)
             found = Counter(dropped=dropped, begun=fleet.lanes.begun, changes=fleet.changes)
             found["cut"] = int(drawn.end == "cut" and bool(result.headline.left))
     return found + Counter(features_of(drawn))
