@@ -288,6 +288,7 @@ def _find_unused_keys(config: Config, task: TaskConfig) -> Iterator[Problem]:
 def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
     for param in config.unused_params:
         yield Problem("W401", f"param {quote_name(param)} is used nowhere", config.place("params", param), "warning")
+    yield from _find_batches_that_never_fill(config, tasks)
     most = _MANY * usable_cpus()
     for task in (task for task in tasks if task.mode != "thread"):
         named = quote_name(task.name)
@@ -308,3 +309,18 @@ def _find_warnings(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]
             text = f"task {named} wants {wanted} processes on {usable_cpus()} cores"
             hint = '`workers = "auto"` is one for each core'
             yield Problem("W403", text, config.place("tasks", task.name, "workers"), "warning", hint)
+
+
+def _find_batches_that_never_fill(config: Config, tasks: list[TaskConfig]) -> Iterator[Problem]:
+    """Yield a warning for each batch that is larger than what its queues may hold together."""
+    for task in tasks:
+        queues = [config.queues[name] for name in task.inputs if name in config.queues]
+        if task.batch is None or not queues or any(queue.elastic or queue.loop for queue in queues):
+            continue
+        most = sum(queue.size for queue in queues)
+        if task.batch.items > most:
+            named = " and ".join(quote_name(queue.name) for queue in queues)
+            bound = f"{named} {'holds' if len(queues) == 1 else 'hold'} {most:,} at most"
+            text = f"a batch of task {quote_name(task.name)} never has {task.batch.items:,} items: {bound}"
+            hint = "raise `size`, or leave it out: then the queue holds a batch"
+            yield Problem("W411", text, _location_of_key(config, task.name, "batch"), "warning", hint)

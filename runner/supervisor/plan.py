@@ -189,7 +189,7 @@ class Plan:
             (partial(LanedSubscription, bucket_bits=self._bucket_bits(name)) if queue.lane else Subscription)(
                 queue=name,
                 readers=tuple(group),
-                size=_NO_BOUND if queue.loop else queue.size,
+                size=_NO_BOUND if queue.loop else self._size_of(queue),
                 bytes=_NO_BOUND if queue.loop else queue.bytes,
                 is_copy=queue.fanout == "copy",
                 carries_dead_letters=name in letters,
@@ -200,6 +200,13 @@ class Plan:
             for name, queue in self.queues.items()
             for group in ([[one] for one in readers[name]] if queue.fanout == "copy" else [readers[name]])
         ]
+
+    def _size_of(self, queue: QueueConfig) -> int:
+        """Return how many items a queue may hold; without a `size` in the file, the largest batch of a reader too."""
+        if not queue.elastic:
+            return queue.size
+        readers = (task.config for task in self.tasks.values() if queue.name in task.config.inputs)
+        return max([queue.size, *(reader.batch.items for reader in readers if reader.batch is not None)])
 
     def worker_spec(self, task: TaskPlan, name: str, slot: int, restart_point: RestartPoint = _BEGINNING) -> WorkerSpec:
         """Return what one worker of a task is told."""

@@ -35,7 +35,7 @@ backoff = { factor = 3 }
 env = { KEY = "x${key}x" }
 inputs = "bread"
 help = "eats"
-batch = 5
+batch = 4
 [tasks.sing]
 after = "bake"
 enabled = false
