@@ -29,6 +29,9 @@ _SHORT_LIFE, _MAX_SHORT_LIVES = 20.0, 3
 #: Seconds between two looks whether what waits could have a place elsewhere, and before waiting is told.
 _LOOK_SECONDS, _TELL_SECONDS = 2.0, 5.0
 
+#: Where Ray's first autoscaler says, in JSON, what it does.
+_FIRST_AUTOSCALER = "__autoscaling_status"
+
 #: The first thing that an actor's child does: it dies with the actor, however that dies. Then it is the agent.
 _EXECUTE = """
 import ctypes, os, sys
@@ -135,6 +138,7 @@ class RayLauncher:
         strategies = importlib.import_module("ray.util.scheduling_strategies")
         self.node_affinity = strategies.NodeAffinitySchedulingStrategy
         self.get_status = importlib.import_module("ray.autoscaler.v2.sdk").get_cluster_status
+        self.get_entry = importlib.import_module("ray.experimental.internal_kv")._internal_kv_get
         self.actor_class = ray.remote(max_restarts=0, max_task_retries=0)(AgentActor)
 
     def say(self, **message: Any) -> None:
@@ -218,7 +222,8 @@ class RayLauncher:
     def look_at_cluster(self) -> Cluster:
         """Ask Ray for its machines; what our agents have asked for and Ray has not counted yet is not free."""
         status = self.get_status(self.ray.get_runtime_context().gcs_address)
-        cluster = Cluster(status)
+        entry = json.loads(self.get_entry(_FIRST_AUTOSCALER) or "{}")
+        cluster = Cluster(status, entry.get("autoscaler_report") or {})
         if cluster.free.keys() - self.offers.keys():
             self.offers = {**cluster.free, **self.offers}
             self.say(offers=list(self.offers.values()))
@@ -294,9 +299,12 @@ class RayLauncher:
 
 
 class Cluster:
-    """Ray's machines at one moment: what each has, and what of that is free. `is_scaling`: it starts more of them."""
+    """Ray's machines at one moment: what each has, and what of that is free. `is_scaling`: it starts more of them.
 
-    def __init__(self, status: Any) -> None:
+    Ray's first autoscaler, which clusters of `ray up` have, is not in the `status`; it leaves a `report` of its own.
+    """
+
+    def __init__(self, status: Any, report: dict[str, Any]) -> None:
         self.totals: dict[str, list[float]] = {}
         self.free: dict[str, list[float]] = {}
         self.is_scaling = False
@@ -308,7 +316,10 @@ class Cluster:
             self.free[node.node_id] = [cpus, float(int(gpus)) if gpus > 1 else gpus, memory]
             # Ray makes up a type for each machine that nobody has described, and that it could start no second one of.
             self.is_scaling |= node.ray_node_type_name != f"node_{node.node_id}"
+        # Of those of which nothing is known but their numbers it says the same.
+        self.is_scaling |= any(not name.startswith("node_") for name in report.get("active_nodes") or ())
         self.pending = len(status.pending_nodes) + sum(each.count for each in status.pending_launches)
+        self.pending += len(report.get("pending_nodes") or ()) + sum((report.get("pending_launches") or {}).values())
         self.failures = [each.details or each.instance_type_name for each in status.failed_launches]
 
     def describe(self) -> str:
@@ -347,11 +358,28 @@ def in_words(needs: Any) -> str:
     return ", ".join(parts)
 
 
+def is_host_and_port(address: str) -> bool:
+    """Return True for the address of a cluster itself, not of a client's server, or a word."""
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdecimal() and "/" not in address
+
+
 def check_address(address: str) -> None:
     """Raise OSError at once for `host:port` where nothing listens; Ray would try for some minutes."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and "/" not in address:
+    if is_host_and_port(address):
+        host, _, port = address.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def wants_token(address: str) -> bool:
+    """Return True if the cluster at `host:port` asks for this user's token, which Ray shows only if it is told to."""
+    if "RAY_AUTH_MODE" in os.environ or not is_host_and_port(address):
+        return False
+    try:
+        importlib.import_module("ray._raylet").GcsClient(address=address)
+    except Exception as error:  # noqa: BLE001  whatever else it is, connecting will say
+        return type(error).__name__ == "AuthenticationError"
+    return False
 
 
 def main() -> None:
@@ -359,11 +387,15 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what Ray prints is no message
     address = sys.argv[1]
-    join = os.environ.pop("RUNNER_JOIN")  # a cluster that is started here would hand it to all that it starts
     ray = importlib.import_module("ray")
     local = {"include_dashboard": False} if address == "local" else {}
     try:
         check_address(address)
+        if wants_token(address):  # Ray has read its environment when it was imported: once more
+            os.dup2(out.fileno(), 1)
+            os.environ["RAY_AUTH_MODE"] = "token"
+            os.execv(sys.executable, sys.orig_argv)  # noqa: S606  this very program
+        join = os.environ.pop("RUNNER_JOIN")  # a cluster that is started here would hand it to all that it starts
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **local)
     except Exception as error:  # noqa: BLE001  whatever it is, the supervisor is told its words
         sys.exit(f"Ray at {address}: {' '.join(str(error).split())}")

@@ -134,6 +134,24 @@ def real_cluster():
 
 
 @pytest.fixture
+def token(tmp_path):
+    """Where the token of a cluster is that asks for one, as `ray start` does once there is one."""
+    path = tmp_path / "token"
+    path.write_text("0123456789abcdef" * 4)
+    return {"RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+@pytest.fixture
+def scaling_cluster(token):
+    """A cluster of Ray's own autoscaler, which has a head without CPUs at first."""
+    env = {**os.environ, **token, "RAY_AUTH_MODE": "token"}
+    made = Lines(sys.executable, str(Path(__file__).parents[1] / "ray_cluster.py"), "--autoscaling", env=env)
+    made.address = made.line()
+    yield made
+    made.end()
+
+
+@pytest.fixture
 def launch(environment):
     made = []
 
@@ -360,6 +378,17 @@ def test_a_run_without_a_cluster_starts_one_and_ends_it(project):
     outcome = made.start("tasks.toml").finish(timeout=HANG)
     assert outcome.exit == 0, outcome
     assert squares(made) == [number * number for number in range(400)]
+
+
+def test_a_cluster_that_grows_is_asked_and_waited_for_with_the_token(scaling_cluster, token, project):
+    work = "from runner import task\n\n@task\ndef square(item: int) -> int:\n    return item * item\n"
+    made = project({"tasks.toml": TASKS, "plugins/work.py": work})
+    address = f'ray.address="{scaling_cluster.address}"'
+    outcome = made.start("tasks.toml", "--events", "events", "--set", address, env=token).finish(timeout=HANG)
+    assert outcome.exit == 0, outcome
+    assert squares(made) == [number * number for number in range(400)]
+    joined = [line for line in (made.path / "events").read_text().splitlines() if '"NodeJoined"' in line]
+    assert len({json.loads(line)["node"] for line in joined}) >= 2, "there was no node with CPUs when the run began"
 
 
 def test_auto_workers_are_as_many_as_there_are_free_cpus(project):
