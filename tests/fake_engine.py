@@ -275,10 +275,13 @@ class FakeEngine:
         worker.alive = False
         return True
 
-    def _go(self, number: int) -> Any:
-        """A machine dies, or says that it will; one with an item over which workers have died stays."""
+    def _go(self, number: int, pause: float = 0.01) -> Any:
+        """A machine dies, or says that it will; one with an item over which workers have died stays.
+
+        It is looked again after a `pause`, which doubles: thousands of looks at an item that takes minutes show nothing.
+        """
         if any(worker.suspect for worker in self.on_machine(number)):
-            self.hub.at(0.01, lambda: self._go(number))
+            self.hub.at(pause, lambda: self._go(number, min(2 * pause, 5.0)))
             return None
         self.lost_machines += 1
         if self.chance.random() < 0.4:
@@ -295,9 +298,9 @@ class FakeEngine:
         worker.has_notice = worker.alive
         return WorkerLeaving(worker.spec.slot, worker.life)
 
-    def _leave_when_idle(self, number: int) -> None:
+    def _leave_when_idle(self, number: int, pause: float = 0.05) -> None:
         if self.on_machine(number):
-            self.hub.at(0.05, lambda: self._leave_when_idle(number))
+            self.hub.at(pause, lambda: self._leave_when_idle(number, min(2 * pause, 5.0)))
         else:
             self.leaving.discard(number)
             self._lose(number)
