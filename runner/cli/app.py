@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Typer's options that write or show the script of a shell.
 _COMPLETION_OPTIONS = frozenset({"--install-completion", "--show-completion"})
+#: A number of more digits is left to typer.
+_MOST_DIGITS = 18
 
 
 class RunnerGroup(typer.core.TyperGroup):
@@ -168,6 +170,8 @@ def _skip_pydantic() -> None:
                     return value
                 if self.annotation == list[str] and isinstance(value, (list, tuple)):
                     return list(value)
+                if self.annotation is int and (number := _plain_int(value, self.parameter_info)) is not None:
+                    return number
                 if self.annotation is Path and isinstance(value, (str, Path)) and _takes_any_path(self.parameter_info):
                     return Path(value)
             return usual(param.type_descriptor).coerce(value, param, ctx)
@@ -176,6 +180,15 @@ def _skip_pydantic() -> None:
         return Late(descriptor.parameter_info, descriptor.annotation)
 
     typer.core.build_runtime_param = build  # type: ignore[attr-defined]
+
+
+def _plain_int(value: Any, info: Any) -> int | None:
+    """Return the number that some digits are, within the option's bounds; None: typer is to say what is wrong."""
+    if not isinstance(value, str) or not (value.isascii() and value.isdecimal()) or len(value) > _MOST_DIGITS:
+        return None
+    number = int(value)
+    low, high = info.min, info.max
+    return number if (low is None or number >= low) and (high is None or number <= high) else None
 
 
 def _takes_any_path(info: Any) -> bool:

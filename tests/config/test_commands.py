@@ -379,9 +379,24 @@ def test_completion(complete, folder, line, expected):
 # -- starting ---------------------------------------------------------------------------------
 
 
-def test_typer_converts_as_it_does_without_our_short_cut(run):
-    import typer
+NUMBERS = ["1", "2", "007", "1000", "1001", "0", "-1", "+3", "1.0", "1_0", "x", "", " 5", "٣", "9" * 30]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_number_is_read_and_refused_as_typer_does(run, folder, monkeypatch, number):
+    """With our short cut, which spares the import of pydantic, and without it."""
     import typer.core
 
+    coercion = pytest.importorskip("typer._coercion", reason="this typer has no such seam")
+    command = ("run", "tasks.toml", "--dry-run", "-j", number)
+    ours = run(*command)
+    monkeypatch.setattr(typer.core, "build_runtime_param", coercion.build_runtime_param)
+    assert run(*command) == ours
+
+
+def test_typer_converts_as_it_does_without_our_short_cut(run):
+    import typer.core
+
+    run("--version")  # our short cut is taken when the first command is built
     assert typer.core.build_runtime_param.__module__ == "runner.cli.app", "typer has changed: see runner/cli/app.py"
     assert run("list", "params", str(ROOT / "tasks.toml"), "--json")[0] == 0
