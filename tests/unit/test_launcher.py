@@ -243,6 +243,29 @@ def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path):
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.parametrize(
+    ("report", "is_scaling", "text"),
+    [
+        ({}, False, "Ray has no machines"),
+        ({"active_nodes": {"node_ab": 1}}, False, "Ray has no machines"),  # what nobody has described
+        ({"active_nodes": {"head": 1}, "pending_nodes": None}, True, "Ray has no machines"),
+        (
+            {
+                "active_nodes": {"head": 1},
+                "pending_launches": {"worker": 2},
+                "pending_nodes": [["1.2.3.4", "worker", ""]],
+            },
+            True,
+            "Ray has no machines, and 3 more being started",
+        ),
+    ],
+)
+def test_the_first_autoscaler_tells_what_it_starts(report, is_scaling, text):
+    status = SimpleNamespace(active_nodes=[], idle_nodes=[], pending_nodes=[], pending_launches=[], failed_launches=[])
+    cluster = ray_launcher.Cluster(status, report)
+    assert (cluster.is_scaling, cluster.describe()) == (is_scaling, text)
+
+
 def test_what_ray_has_counted_already_is_not_counted_twice():
     """It said "Ray has -2 of 2 CPUs free"."""
     cpus = SimpleNamespace(resource_name="CPU", total=2.0, used=2.0)
@@ -254,7 +277,7 @@ def test_what_ray_has_counted_already_is_not_counted_twice():
     said: list[Any] = []
     launcher.say = lambda **message: said.append(message)
     launcher.ray = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(gcs_address="x"))
-    launcher.get_status, launcher.offers = lambda _: status, {}
+    launcher.get_status, launcher.get_entry, launcher.offers = lambda _: status, lambda _: None, {}
     launcher.agents = {"n1": ray_launcher.RayNode("n1", Counter({(1.0, 0.0, 0.0): 2}), "a")}
     assert launcher.look_at_cluster().describe() == "Ray has 0 of 2 CPUs free on 1 machine"
     assert said == [{"offers": [[0.0, 0.0, 0.0]]}]
