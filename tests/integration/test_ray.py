@@ -345,7 +345,7 @@ def test_a_run_goes_on_when_a_node_is_killed_and_another_one_added(real_cluster,
 
     wait_for(lambda: len({each["worker"] for each in events("WorkerReady") if each["task"] == "square"}) == 4, said)
     assert {each["node"] for each in events("WorkerReady") if each["task"] == "square"} == {"n1", "n2"}
-    secret = secret_of_launcher()
+    secret = secret_of_launcher(running.process.pid)
     assert not [each for each in psutil.process_iter(["cmdline"]) if secret in " ".join(each.info["cmdline"] or ())]
     obey(real_cluster, kill=0)
     wait_for(lambda: events("NodeLost"), said)
@@ -360,10 +360,10 @@ def test_a_run_goes_on_when_a_node_is_killed_and_another_one_added(real_cluster,
         assert not log.is_file() or secret.encode() not in log.read_bytes(), log
 
 
-def secret_of_launcher():
-    """Return a line of the agents' key, which the launcher has in its environment."""
-    for process in psutil.process_iter(["cmdline"]):
-        if str(LAUNCHER) in (process.info["cmdline"] or ()):
+def secret_of_launcher(run):
+    """Return a line of the agents' key, which the launcher of a run has in its environment."""
+    for process in psutil.Process(run).children(recursive=True):
+        if str(LAUNCHER) in process.cmdline():
             return json.loads(process.environ()["RUNNER_JOIN"])["identity"].splitlines()[-3]
     raise AssertionError("no launcher")
 
