@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from runner.cgroups import usable_cpus
 from runner.errors import RunnerError, UsageError
 from runner.report.page import render_page
 from runner.report.page_server import PageServer
@@ -48,7 +49,7 @@ def serve_page(folder: Path, server: PageServer, patience: float = 0.0) -> None:
         if changed != seen and (now >= next_drawing or not page):
             began = time.thread_time()
             seen, page = changed, _render(path, goes_on=going) or page
-            next_drawing = now + (time.thread_time() - began) / _MOST_SHARE / (os.cpu_count() or 1)
+            next_drawing = now + (time.thread_time() - began) / _MOST_SHARE / usable_cpus()
             server.publish(page, last=False)
         if not going and (page or now >= until):
             break

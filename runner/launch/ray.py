@@ -316,7 +316,7 @@ class Cluster:
             self.free[node.node_id] = [cpus, float(int(gpus)) if gpus > 1 else gpus, memory]
             # Ray makes up a type for each machine that nobody has described, and that it could start no second one of.
             self.is_scaling |= node.ray_node_type_name != f"node_{node.node_id}"
-        # Of those of which nothing is known but their numbers it says the same.
+        # So does the report: `node_` and its number.
         self.is_scaling |= any(not name.startswith("node_") for name in report.get("active_nodes") or ())
         self.pending = len(status.pending_nodes) + sum(each.count for each in status.pending_launches)
         self.pending += len(report.get("pending_nodes") or ()) + sum((report.get("pending_launches") or {}).values())
@@ -358,22 +358,25 @@ def in_words(needs: Any) -> str:
     return ", ".join(parts)
 
 
-def is_host_and_port(address: str) -> bool:
-    """Return True for the address of a cluster itself, not of a client's server, or a word."""
-    host, _, port = address.rpartition(":")
-    return bool(host) and port.isdecimal() and "/" not in address
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """Return the parts of the address of a cluster itself; None for that of a client's server, or a word.
+
+    >>> host_and_port("[::1]:6379"), host_and_port("ray://head:10001"), host_and_port("auto")
+    (('::1', 6379), None, None)
+    """
+    host, colon, port = address.rpartition(":")
+    return (host.strip("[]"), int(port)) if colon and port.isdecimal() and "/" not in address else None
 
 
 def check_address(address: str) -> None:
     """Raise OSError at once for `host:port` where nothing listens; Ray would try for some minutes."""
-    if is_host_and_port(address):
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    if (place := host_and_port(address)) is not None:
+        socket.create_connection(place, timeout=10).close()
 
 
 def wants_token(address: str) -> bool:
     """Return True if the cluster at `host:port` asks for this user's token, which Ray shows only if it is told to."""
-    if "RAY_AUTH_MODE" in os.environ or not is_host_and_port(address):
+    if "RAY_AUTH_MODE" in os.environ or host_and_port(address) is None:
         return False
     try:
         importlib.import_module("ray._raylet").GcsClient(address=address)

@@ -314,6 +314,10 @@ WORK = """
 """
 
 
+#: The same, without waiting for anything.
+SQUARE = "from runner import task\n\n@task\ndef square(item: int) -> int:\n    return item * item\n"
+
+
 def wait_for(holds, why):
     end = time.monotonic() + HANG
     while not (found := holds()):
@@ -369,20 +373,15 @@ def secret_of_launcher(run):
 
 
 def test_a_run_without_a_cluster_starts_one_and_ends_it(project):
-    made = project(
-        {"tasks.toml": TASKS.replace('"ray"', '"ray"\n    [ray]\n    address = "local"'), "plugins/work.py": WORK}
-    )
-    (made.path / "plugins" / "work.py").write_text(
-        "from runner import task\n\n@task\ndef square(item: int) -> int:\n    return item * item\n"
-    )
+    tasks = TASKS.replace('"ray"', '"ray"\n    [ray]\n    address = "local"')
+    made = project({"tasks.toml": tasks, "plugins/work.py": SQUARE})
     outcome = made.start("tasks.toml").finish(timeout=HANG)
     assert outcome.exit == 0, outcome
     assert squares(made) == [number * number for number in range(400)]
 
 
 def test_a_cluster_that_grows_is_asked_and_waited_for_with_the_token(scaling_cluster, token, project):
-    work = "from runner import task\n\n@task\ndef square(item: int) -> int:\n    return item * item\n"
-    made = project({"tasks.toml": TASKS, "plugins/work.py": work})
+    made = project({"tasks.toml": TASKS, "plugins/work.py": SQUARE})
     address = f'ray.address="{scaling_cluster.address}"'
     outcome = made.start("tasks.toml", "--events", "events", "--set", address, env=token).finish(timeout=HANG)
     assert outcome.exit == 0, outcome
